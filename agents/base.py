@@ -1,0 +1,71 @@
+"""What an agent is, what one batch of episodes leaves behind, and how a batch is played."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hardattn.envs.world import World
+
+
+class Agent(Protocol):
+    """Anything with these five methods is an agent; subclass nothing.
+
+    The constructor is `Agent(observation_space, action_space, *, config, device, seed)`. A class attribute `Config`, a frozen
+    dataclass with a sentence under each field, holds the settings; `--set key=value` reaches them.
+    """
+
+    def begin(self, batch_size: int) -> Any:
+        """The memory before the first look; None for a memoryless policy."""
+
+    def act(self, observation: Tensor, memory: Any, greedy: bool = False) -> tuple[Tensor, Any]:
+        """The next action for each row of the observation [B, D], and the memory after it."""
+
+    def update(self, world: World) -> dict[str, float]:
+        """One round of getting better, however you do it. Plays at least one batch of episodes in `world`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Enough to resume exactly: tensors, numbers, strings, and lists and dicts of them."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`. Parts that only training needs (an "optimizer") may be missing."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One batch of complete episodes."""
+
+    observations: Tensor  # [B, T, D], before each action
+    actions: Tensor  # [B, T, A] float, or [B, T] int64
+    rewards: Tensor  # [B, T]
+    logits: Tensor  # [B, T, K], after each action
+
+
+def collect(agent: Agent, world: World, greedy: bool = False, indices: Tensor | None = None) -> Rollout:
+    """Play one batch of episodes to its end, on the examples at `indices` [n] or the next ones."""
+    observation = world.reset(indices)
+    memory = agent.begin(len(observation))
+    seen, actions, rewards, logits = [], [], [], []
+    for _ in range(world.horizon):
+        action, memory = agent.act(observation, memory, greedy)
+        step = world.step(action)
+        seen.append(observation)
+        actions.append(action)
+        rewards.append(step.reward)
+        logits.append(step.logits)
+        observation = step.observation
+    return Rollout(*(torch.stack(parts, dim=1) for parts in (seen, actions, rewards, logits)))
+
+
+def action_width(space: spaces.Space[Any]) -> int:
+    """How many numbers a policy puts out for this action space: one a coordinate of a Box, one a choice of a Discrete.
+
+    Raises ValueError for another kind of space.
+    """
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return int(space.shape[0])
+    raise ValueError(f"action space: got {space}, wanted a flat Box or a Discrete")

@@ -1,0 +1,120 @@
+"""Controls: agents that look without learning. Every learner must beat them, through a perception trained on just such looks."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hardattn.agents.base import collect
+from hardattn.envs.world import World
+
+
+@dataclass(frozen=True)
+class Config:
+    """The controls have no settings."""
+
+
+class Random:
+    """Looks anywhere in the action space, uniformly; greedy or not."""
+
+    Config = Config
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        *,
+        config: Config | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.low = torch.as_tensor(action_space.low, device=device)
+        self.span = torch.as_tensor(action_space.high - action_space.low, device=device)
+
+    def begin(self, batch_size: int) -> None:
+        """Nothing to remember."""
+
+    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+        """A uniform draw for each row."""
+        draw = torch.rand(len(observation), len(self.low), generator=self.generator, device=observation.device)
+        return self.low + self.span * draw, None
+
+    def update(self, world: World) -> dict[str, float]:
+        """Play one batch, so that perception can learn from it; nothing else changes."""
+        return {"return": float(collect(self, world).rewards.sum(dim=1).mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random generator."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the same stream of looks."""
+        if "generator" in state:
+            self.generator.set_state(state["generator"].cpu())
+
+
+class _Path:
+    """The same look for every image at step t: a path [T, A] that is repeated when the horizon is longer."""
+
+    Config = Config
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        *,
+        config: Config | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.path = self.looks(action_space).to(device)
+
+    def looks(self, action_space: spaces.Box) -> Tensor:
+        """The path [T, A] in the units of the action space."""
+        raise NotImplementedError
+
+    def begin(self, batch_size: int) -> int:
+        """The number of looks taken."""
+        return 0
+
+    def act(self, observation: Tensor, memory: int, greedy: bool = False) -> tuple[Tensor, int]:
+        """The path's next look for each row."""
+        return self.path[memory % len(self.path)].expand(len(observation), -1), memory + 1
+
+    def update(self, world: World) -> dict[str, float]:
+        """Play one batch, so that perception can learn from it; nothing else changes."""
+        return {"return": float(collect(self, world).rewards.sum(dim=1).mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing changes, so nothing is kept."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class Centre(_Path):
+    """Looks at the middle at every step."""
+
+    def looks(self, action_space: spaces.Box) -> Tensor:
+        """One look, at the middle of the space."""
+        return torch.as_tensor((action_space.low + action_space.high) / 2)[None]
+
+
+class Raster(_Path):
+    """Reads the middle of the image row by row on a fixed grid of 2 columns and 3 rows, which covers a centred digit."""
+
+    COLUMNS, ROWS = 2, 3
+    REACH_X, REACH_Y = 0.3, 0.5  # an MNIST digit fills the middle 20 of 28 pixels: 8-pixel patches at 4 px and 7 px spacing cover it
+
+    def looks(self, action_space: spaces.Box) -> Tensor:
+        """The grid's middles; further coordinates of the action (a stop number) stay at their low end."""
+        xs = torch.linspace(-self.REACH_X, self.REACH_X, self.COLUMNS)
+        ys = torch.linspace(-self.REACH_Y, self.REACH_Y, self.ROWS)
+        grid = torch.cartesian_prod(ys, xs).flip(-1)  # [6, 2] as (x, y)
+        rest = torch.as_tensor(action_space.low[2:]).expand(len(grid), -1)
+        return torch.cat([grid, rest], dim=1)

@@ -1,0 +1,126 @@
+"""REINFORCE (Williams 1992) as in Recurrent Models of Visual Attention (Mnih et al. 2014, equation 2).
+
+Play a batch of episodes, weigh the log-probability of each look by how much better its return was than expected, step. What was
+expected comes from a critic of each step's observation, or, when an image is shown M > 1 times, from its other episodes.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from hardattn.agents import losses
+from hardattn.agents.base import Rollout, collect
+from hardattn.agents.networks import Critic, make_policy
+from hardattn.envs.errors import UsageError
+from hardattn.envs.world import World
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of REINFORCE."""
+
+    std: float = 0.1
+    """Standard deviation of a look around the policy's mean, in units of half the image."""
+    learning_rate: float = 1e-3
+    """Adam's step size for policy and critic at the start; it falls to 0 along a cosine over the training budget."""
+    hidden: int = 128
+    """Units in the hidden layer of the policy."""
+    discount: float = 1.0
+    """Weight of the next step's reward against this one's, 0 to 1."""
+    baseline: Literal["auto", "critic", "leave-one-out", "none"] = "auto"
+    """What is expected of an episode: the critic's value of each step, the mean of the image's other episodes, or nothing; auto
+    takes the other episodes when there are any."""
+    standardise: bool = True
+    """Bring each batch's advantages to mean 0 and standard deviation 1."""
+    clip_norm: float = 1.0
+    """The gradient's norm is clipped to this."""
+
+    def __post_init__(self) -> None:
+        if self.std <= 0 or self.learning_rate <= 0 or self.hidden < 1 or self.clip_norm <= 0:
+            raise UsageError(f"reinforce: std, learning_rate, hidden and clip_norm must be above 0, got {self}")
+        if not 0 <= self.discount <= 1:
+            raise UsageError(f"reinforce: discount={self.discount}, wanted 0 to 1")
+
+
+class Reinforce:
+    """Chooses looks by a stochastic policy of the observation and learns it by policy gradient."""
+
+    Config = Config
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Space[Any],
+        *,
+        config: Config | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config = config or Config()
+        init = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std, init).to(device)
+        self.critic = Critic(observation_space.shape[0]).to(device)
+        self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate)
+
+    def begin(self, batch_size: int) -> None:
+        """Nothing to remember: the world's observation carries the history."""
+
+    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+        """Sample the next look, or take the policy's mean if `greedy`."""
+        if greedy:
+            with torch.no_grad():
+                return self.policy.mean(observation), None
+        return self.policy.sample(observation, self.generator), None
+
+    def update(self, world: World) -> dict[str, float]:
+        """Play one batch of episodes and take one gradient step."""
+        rollout = collect(self, world)
+        returns = losses.discounted_returns(rollout.rewards, self.config.discount)
+        values = self.critic(rollout.observations)  # [B, T]
+        advantages = returns - self._expected(returns, values, world.repeats)
+        if self.config.standardise:
+            advantages = losses.standardise(advantages)
+        policy_loss = self.policy_loss(rollout, advantages)
+        value_loss = losses.value_loss(values, returns)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
+        self.optimizer.zero_grad()
+        (policy_loss + value_loss).backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.optimizer.step()
+        report = torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), returns[:, 0].mean()]).tolist()
+        return dict(zip(("policy_loss", "value_loss", "policy_gradient_norm", "return"), report, strict=True))
+
+    def policy_loss(self, rollout: Rollout, advantages: Tensor) -> Tensor:
+        """The surrogate whose gradient is minus the policy gradient; advantages [B, T]."""
+        return losses.policy_gradient_loss(self.policy.log_prob(rollout.observations, rollout.actions), advantages)
+
+    def _expected(self, returns: Tensor, values: Tensor, repeats: int) -> Tensor:
+        choice = self.config.baseline
+        if choice == "none":
+            return torch.zeros_like(returns)
+        if choice == "leave-one-out" or (choice == "auto" and repeats > 1):
+            return losses.leave_one_out(returns, repeats)
+        return values.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, critic, optimiser and random generator."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`; with the policy alone it can act but not learn on."""
+        self.policy.load_state_dict(state["policy"])
+        if "optimizer" in state:
+            self.critic.load_state_dict(state["critic"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,151 @@
+"""Images with labels: MNIST, which ships inside the package, and any pair of arrays.
+
+A dataset stays uint8 on its device; the world cuts glimpses from it and never copies it.
+"""
+
+import hashlib
+import lzma
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardattn.envs.errors import HardattnError, UsageError, unknown
+
+SPLITS = ("train", "validation", "test")
+
+# SHA-256 of the raw IDX files, so that any distributor's compression is accepted.
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+MNIST_VALIDATION = 5000
+MNIST_SPLIT_SEED = 0  # fixes which 5,000 training digits are validation, for every run of everybody
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and what they show.
+
+    Raises UsageError at construction for anything but uint8 images [N, C, H, W] with one label in 0..classes-1 each.
+    """
+
+    name: str
+    images: Tensor  # [N, C, H, W] uint8
+    labels: Tensor  # [N] int64
+    classes: int
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise UsageError(
+                f"dataset {self.name}: images are {images.dtype} {list(images.shape)}, wanted uint8 [N, C, H, W]; "
+                "scale them to 0..255 and convert, e.g. (images * 255).astype('uint8')"
+            )
+        if len(images) < 2:
+            raise UsageError(f"dataset {self.name}: {len(images)} image(s), wanted at least 2")
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise UsageError(
+                f"dataset {self.name}: labels are {labels.dtype} {list(labels.shape)}, wanted int64 [{len(images)}], one an image"
+            )
+        if self.classes < 2:
+            raise UsageError(f"dataset {self.name}: {self.classes} class(es), wanted at least 2")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.classes:
+            raise UsageError(f"dataset {self.name}: labels run from {low} to {high}, wanted 0 to {self.classes - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same dataset on another device."""
+        return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes)
+
+    def take(self, indices: Tensor) -> "Dataset":
+        """The examples at `indices` [n], as a dataset of their own."""
+        return Dataset(self.name, self.images[indices], self.labels[indices], self.classes)
+
+    def sha256(self) -> str:
+        """A fingerprint of every image and label, in order."""
+        digest = hashlib.sha256(self.images.cpu().numpy().tobytes())
+        digest.update(self.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def from_arrays(images: Any, labels: Any, classes: int | None = None, name: str = "arrays") -> Dataset:
+    """A dataset from numpy arrays or tensors: images [N, H, W], [N, H, W, C] or [N, C, H, W] of uint8, labels [N] of integers.
+
+    A trailing axis of 1 or 3 is taken for colour. Raises UsageError for another shape or dtype.
+    """
+    pixels = torch.as_tensor(images)
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.ndim == 4 and pixels.shape[-1] in (1, 3) and pixels.shape[1] not in (1, 3):
+        pixels = pixels.movedim(-1, 1)
+    targets = torch.as_tensor(labels)
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise UsageError(f"dataset {name}: labels are {targets.dtype}, wanted integers 0..classes-1")
+    targets = targets.long()
+    count = classes if classes is not None else int(targets.max()) + 1
+    return Dataset(name, pixels.contiguous(), targets, count)
+
+
+def mnist(split: str) -> Dataset:
+    """MNIST [N, 1, 28, 28]: "train" (55,000), "validation" (5,000 of the training digits) or "test" (10,000).
+
+    Raises HardattnError if a shipped file is damaged.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    prefix = "t10k" if split == "test" else "train"
+    images = torch.from_numpy(read_mnist(f"{prefix}-images-idx3-ubyte"))[:, None]
+    labels = torch.from_numpy(read_mnist(f"{prefix}-labels-idx1-ubyte")).long()
+    if split != "test":
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(MNIST_SPLIT_SEED))
+        chosen = order[:MNIST_VALIDATION] if split == "validation" else order[MNIST_VALIDATION:]
+        images, labels = images[chosen], labels[chosen]
+    return Dataset("mnist", images, labels, 10)
+
+
+def read_mnist(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """One of the four shipped IDX files, checked by hash. Raises HardattnError naming the file if it is missing or damaged."""
+    path = resources.files("hardattn.envs") / "mnist" / f"{name}.xz"
+    remedy = "reinstall hardattn to restore it"
+    try:
+        raw = lzma.decompress(path.read_bytes())
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise HardattnError(f"cannot read the MNIST file {path}: {error}; {remedy}") from error
+    found = hashlib.sha256(raw).hexdigest()
+    if found != MNIST_SHA256[name]:
+        raise HardattnError(f"the MNIST file {path} is damaged: SHA-256 {found}, wanted {MNIST_SHA256[name]}; {remedy}")
+    return parse_idx(raw)
+
+
+def parse_idx(raw: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The uint8 array in an IDX file: two zero bytes, type 8, the rank, the sizes (big-endian), then the values.
+
+    Raises ValueError if the bytes are not such a file.
+    """
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
+        raise ValueError(f"not an IDX file of uint8: it starts with {raw[:4].hex()}, wanted 000008 and a rank")
+    rank = raw[3]
+    shape = tuple(int(n) for n in np.frombuffer(raw, ">i4", rank, 4))
+    values = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
+    if values.size != np.prod(shape):
+        raise ValueError(f"IDX file holds {values.size} values, its header says {shape}")
+    return values.reshape(shape).copy()
+
+
+LOADERS = {"mnist": mnist}
+
+
+def load(name: str, split: str) -> Dataset:
+    """The named dataset's split. Raises UsageError for an unknown name."""
+    if name not in LOADERS:
+        raise unknown("dataset", name, LOADERS)
+    return LOADERS[name](split)

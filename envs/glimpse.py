@@ -1,0 +1,104 @@
+"""Where a glimpse lies and what it holds: the geometry of the retina, as pure functions of tensors.
+
+Locations are (x, y) in [-1, 1]: (0, 0) is the centre of the image, (-1, -1) the centre of its top-left pixel and (1, 1) the
+centre of its bottom-right pixel. A glimpse holds S square patches around one location, each twice as wide as the one before,
+all brought to g x g by averaging (Mnih et al. 2014, section 3.1). Outside the image lies the background value.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def to_pixels(locations: Tensor, height: int, width: int) -> Tensor:
+    """Locations [..., 2] in [-1, 1] as (x, y) in pixels: x from 0 to width - 1, y from 0 to height - 1."""
+    x, y = locations.unbind(-1)
+    return torch.stack([(x + 1) * ((width - 1) / 2), (y + 1) * ((height - 1) / 2)], dim=-1)
+
+
+def to_locations(pixels: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `to_pixels`: pixels [..., 2] as locations in [-1, 1]. An axis of one pixel maps to 0."""
+    x, y = pixels.unbind(-1)
+    return torch.stack(
+        [x * (2 / (width - 1)) - 1 if width > 1 else x * 0, y * (2 / (height - 1)) - 1 if height > 1 else y * 0], dim=-1
+    )
+
+
+def corners(locations: Tensor, patch: int, height: int, width: int) -> Tensor:
+    """The (left, top) pixel [..., 2] (int64) of the `patch` x `patch` square whose middle is nearest to each location.
+
+    An even patch has its middle between two pixels; a tie goes right and down.
+    """
+    return (to_pixels(locations, height, width) - (patch - 1) / 2 + 0.5).floor().long()
+
+
+def hard_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, background: float = 0.0) -> Tensor:
+    """Cut glimpses at whole pixels: images [B, C, H, W] and locations [B, 2] -> glimpses [B, S, C, g, g].
+
+    uint8 images come back as float32 in [0, 1]; other images keep their values. One gather a scale, no loop over images.
+    Raises ValueError for images or locations of another shape.
+    """
+    batch, channels, height, width = _check(images, locations, size, scales)
+    pixels = images.flatten(2)  # [B, C, H*W]
+    glimpses = []
+    for scale in range(scales):
+        patch = size << scale
+        span = torch.arange(patch, device=images.device)
+        corner = corners(locations, patch, height, width)
+        columns, rows = corner[:, :1] + span, corner[:, 1:] + span  # each [B, p]
+        index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+        values = pixels.gather(2, index.view(batch, 1, -1).expand(-1, channels, -1)).view(batch, channels, patch, patch)
+        values = values.to(torch.float32) / 255 if values.dtype == torch.uint8 else values
+        inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]  # [B, p, p]
+        values = torch.where(inside[:, None], values, background)
+        glimpses.append(F.avg_pool2d(values, 1 << scale) if scale else values)
+    return torch.stack(glimpses, dim=1)
+
+
+def soft_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, background: float = 0.0) -> Tensor:
+    """Cut glimpses with bilinear interpolation, so that a gradient reaches the locations; shapes as in `hard_glimpse`.
+
+    Equals `hard_glimpse` wherever a patch falls on whole pixels. Raises ValueError for images or locations of another shape.
+    """
+    batch, channels, height, width = _check(images, locations, size, scales)
+    values = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
+    values = values - background  # grid_sample pads with zeros: shift so that zero is the background
+    centre = to_pixels(locations, height, width)
+    glimpses = []
+    for scale in range(scales):
+        patch = size << scale
+        offset = torch.arange(patch, device=images.device, dtype=values.dtype) - (patch - 1) / 2
+        x = (centre[:, None, None, 0] + offset[None, None, :]).expand(-1, patch, -1)
+        y = (centre[:, None, None, 1] + offset[None, :, None]).expand(-1, -1, patch)
+        grid = to_locations(torch.stack([x, y], dim=-1), height, width)  # [B, p, p, 2]
+        cut = F.grid_sample(values, grid.to(values.dtype), padding_mode="zeros", align_corners=True) + background
+        glimpses.append(F.avg_pool2d(cut, 1 << scale) if scale else cut)
+    return torch.stack(glimpses, dim=1)
+
+
+def touched(locations: Tensor, size: int, scales: int, height: int, width: int) -> Tensor:
+    """Which pixels a path of looks [B, T, 2] has read, as a bool mask [B, H, W]; every scale counts."""
+    patch = size << (scales - 1)  # the widest patch holds all the others
+    corner = corners(locations, patch, height, width).to(torch.int16)  # [B, T, 2]; small integers are quicker to compare
+    rows = torch.arange(height, device=locations.device, dtype=torch.int16) - corner[..., 1:]  # [B, T, H]
+    columns = torch.arange(width, device=locations.device, dtype=torch.int16) - corner[..., :1]  # [B, T, W]
+    rows, columns = _inside(rows, patch), _inside(columns, patch)
+    mask = torch.zeros(len(locations), height, width, dtype=torch.bool, device=locations.device)
+    for t in range(locations.shape[1]):
+        mask |= rows[:, t, :, None] & columns[:, t, None, :]
+    return mask
+
+
+def _inside(index: Tensor, length: int) -> Tensor:
+    return (index >= 0) & (index < length)
+
+
+def _check(images: Tensor, locations: Tensor, size: int, scales: int) -> tuple[int, int, int, int]:
+    if images.ndim != 4:
+        raise ValueError(f"images: got shape {list(images.shape)}, wanted [B, C, H, W]")
+    batch, channels, height, width = images.shape
+    if locations.shape != (batch, 2):
+        raise ValueError(f"locations: got shape {list(locations.shape)}, wanted [{batch}, 2], one (x, y) an image")
+    if size < 1 or scales < 1:
+        raise ValueError(f"retina: got size {size} and {scales} scales, wanted at least 1 of each")
+    return batch, channels, height, width

@@ -1,0 +1,198 @@
+"""The world of glimpses: an action is a fixation point, and a recurrent network classifies from what it saw there.
+
+Recurrent Models of Visual Attention (Mnih et al. 2014): the perception part of RAM (glimpse network, core, classifier) lives
+here, the location policy is the agent's. The agent gets detached observations, so its gradient never enters perception;
+perception learns from `loss()` alone.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from hardattn.envs import glimpse, rewards
+from hardattn.envs.augment import random_affine
+from hardattn.envs.datasets import Dataset
+from hardattn.envs.errors import UsageError
+from hardattn.envs.perception import Perception, State
+from hardattn.envs.tasks import Task
+from hardattn.envs.world import Counts, Precision, Step, use_bf16
+
+Attention = Literal["hard", "soft"]
+FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
+
+
+class GlimpseWorld:
+    """B images at a time, T looks at each.
+
+    Observation [B, D]: the perception features, the last location (x, y), and the step index as T indicators (all zero after the
+    last look). Action [B, 2]: the next location, clipped to [-1, 1]; with `stop` a third number, above 0 of which the episode
+    stops looking: its state stands and later looks cost nothing.
+
+    `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
+    through the action too. Otherwise everything runs without gradients and perception is in eval mode.
+
+    Raises UsageError for a batch that is not a multiple of `repeats` or larger than the data set.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        dataset: Dataset,
+        perception: nn.Module,
+        *,
+        batch_size: int,
+        repeats: int = 1,
+        learning: bool = False,
+        attention: Attention = "hard",
+        augment: float = 0.0,
+        stop: bool = False,
+        precision: Precision = "auto",
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if repeats < 1 or batch_size < 1 or batch_size % repeats:
+            raise UsageError(f"batch_size={batch_size} with repeats={repeats}: wanted a positive multiple of repeats")
+        if batch_size // repeats > len(dataset):
+            raise UsageError(f"batch_size={batch_size}: the data set has {len(dataset)} images; wanted no more")
+        self.task, self.device = task, torch.device(device)
+        self.dataset = dataset.to(self.device)
+        self.network = perception.to(self.device)
+        self.perception: Perception = perception  # type: ignore[assignment]  # the same object, by its contract
+        self.horizon, self.batch_size, self.repeats = task.num_glimpses, batch_size, repeats
+        self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
+        self.bf16 = use_bf16(precision, self.device)
+        self.progress = 0.0
+        self.action_space = spaces.Box(-1.0, 1.0, (3 if stop else 2,), np.float32)
+        width = self.perception.features + 2 + self.horizon
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self._cut = glimpse.soft_glimpse if attention == "soft" else glimpse.hard_glimpse
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._order = torch.empty(0, dtype=torch.int64, device=self.device)
+        self._cursor = 0
+        self._tally = torch.zeros(5, dtype=torch.int64, device=self.device)  # episodes, looks, correct, unique pixels, clipped
+        self._clock = torch.eye(self.horizon, device=self.device)
+
+    def reset(self, indices: Tensor | None = None) -> Tensor:
+        """Show the next examples of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
+        examples = self._next_examples() if indices is None else indices.to(self.device)
+        examples = examples.repeat_interleave(self.repeats)
+        self.examples, self.labels = examples, self.dataset.labels[examples]
+        self._images = self.dataset.images[examples]
+        if self.augment:
+            self._images = random_affine(self._images.float() / 255, self.augment, self._generator)
+        batch = len(examples)
+        self.network.train(self.learning)
+        self._state = self.perception.initial(batch)
+        self._logits = [rewards.uniform_logits(batch, self.dataset.classes, self.device)]
+        self.locations: list[Tensor] = []  # each [B, 2], as looked at
+        self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
+        self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
+        return self._observe(torch.zeros(batch, 2, device=self.device))
+
+    def step(self, action: Tensor) -> Step:
+        """Look at `action` [B, 2] (or [B, 3] with `stop`). Raises ValueError for another shape or dtype, or after the last look."""
+        self._check(action)
+        location = action[:, :2].clamp(-1, 1)
+        if self.stop:
+            self._stopped = self._stopped | (action[:, 2] > 0)
+        grad = self.learning or self.attention == "soft"
+        with torch.set_grad_enabled(grad), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            seen = self._cut(self._images, location, self.task.size, self.task.scales, self.task.background)
+            state = self.perception.look(self._state, seen, location)
+            self._state = self._hold(state) if self.stop else state
+            logits = self.perception.read(self._state)
+        self._logits.append(logits.float())
+        self._looking.append(~self._stopped)
+        self.locations.append(location.detach())
+        self._tally[4] += (action[:, :2].detach().abs() > 1).any(dim=1).sum()
+        last = len(self.locations) == self.horizon
+        if last:
+            self._count()
+        done = torch.full_like(self._stopped, last)
+        return Step(self._observe(location), self._reward(last), done, self._logits[-1].detach())
+
+    def loss(self) -> Tensor:
+        """Cross-entropy after each look of the episodes just played: weight 1 for the last, `look_loss` for those before."""
+        if len(self._logits) != self.horizon + 1:
+            raise ValueError(f"loss() after {len(self._logits) - 1} of {self.horizon} looks: play the episodes to their end first")
+        weight = self.task.look_loss
+        if weight == 0:
+            return F.cross_entropy(self._logits[-1], self.labels)
+        logits = torch.stack(self._logits[1:])  # [T, B, K]
+        looks = F.cross_entropy(logits.flatten(0, 1), self.labels.repeat(self.horizon), reduction="none")
+        looks = looks.view(self.horizon, -1).mean(dim=1)  # [T]
+        return (looks[-1] + weight * looks[:-1].sum()) / (1 + weight * (self.horizon - 1))
+
+    @property
+    def counts(self) -> Counts:
+        """Totals since the world was made. Reading them waits for the device."""
+        episodes, looks, correct, unique, clipped = self._tally.tolist()
+        return Counts(episodes, looks, correct, looks * self.task.scales * self.task.size**2, unique, clipped)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the shuffled pass stands, the random generator and the counts. Take it between episodes."""
+        return {
+            "generator": self._generator.get_state(),
+            "order": self._order,
+            "cursor": torch.tensor(self._cursor),
+            "tally": self._tally,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state_dict()`: the next reset shows what it would have shown."""
+        self._generator.set_state(state["generator"].cpu())
+        self._order = state["order"].to(self.device)
+        self._cursor = int(state["cursor"])
+        self._tally = state["tally"].to(self.device)
+
+    def _next_examples(self) -> Tensor:
+        count = self.batch_size // self.repeats
+        if self._cursor + count > len(self._order):
+            self._order = torch.randperm(len(self.dataset), generator=self._generator, device=self.device)
+            self._cursor = 0
+        self._cursor += count
+        return self._order[self._cursor - count : self._cursor]
+
+    def _observe(self, location: Tensor) -> Tensor:
+        looks = len(self.locations)
+        clock = self._clock[looks] if looks < self.horizon else torch.zeros_like(self._clock[0])
+        parts = [self.perception.observe(self._state).float(), location, clock.expand(len(location), -1)]
+        observation = torch.cat(parts, dim=1)
+        return observation if self.attention == "soft" else observation.detach()
+
+    def _hold(self, state: State) -> State:
+        """The new state, but the old one in episodes that stopped."""
+        return tuple(torch.where(self._stopped[:, None], old.to(new.dtype), new) for old, new in zip(self._state, state, strict=True))
+
+    def _reward(self, last: bool) -> Tensor:
+        after = self._logits[-1].detach()
+        if self.task.reward == "confidence-gain":
+            return rewards.confidence_gain(self._logits[-2].detach(), after, self.labels)
+        if not last:
+            return torch.zeros(len(after), device=self.device)
+        formula = rewards.correct if self.task.reward == "correct" else rewards.clipped_linear
+        return formula(after, self.labels)
+
+    def _count(self) -> None:
+        looking = torch.stack(self._looking, dim=1)  # [B, T]
+        path = torch.stack(self.locations, dim=1)  # [B, T, 2]
+        path = path.where(looking[..., None], FAR) if self.stop else path
+        height, width = self._images.shape[-2:]
+        unique = glimpse.touched(path, self.task.size, self.task.scales, height, width).count_nonzero()
+        correct = (self._logits[-1].argmax(dim=1) == self.labels).sum()
+        self._tally[:4] += torch.stack([torch.ones_like(self.labels).sum(), looking.sum(), correct, unique])
+
+    def _check(self, action: Tensor) -> None:
+        if not hasattr(self, "locations"):
+            raise ValueError("step() before reset(): call reset() to start the episodes")
+        if len(self.locations) == self.horizon:
+            raise ValueError(f"step() after the last of {self.horizon} looks: call reset() to start new episodes")
+        wanted = (len(self.labels), *self.action_space.shape)
+        if tuple(action.shape) != wanted or not action.is_floating_point():
+            raise ValueError(f"action: got {action.dtype} {list(action.shape)}, wanted floating point {list(wanted)}, one row an episode")
+        if action.device.type != self.device.type:
+            raise ValueError(f"action: got a tensor on {action.device}, wanted one on {self.device}")

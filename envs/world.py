@@ -1,0 +1,79 @@
+"""The contract between a world and whoever acts in it: batched tensors in, batched tensors out, and the world counts.
+
+B episodes run in lockstep. An episode lasts `horizon` steps and then ends: terminated, never truncated, because the horizon is
+part of the task and the step index is part of the observation.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Step(NamedTuple):
+    """What one step brings."""
+
+    observation: Tensor  # [B, D] float32, detached
+    reward: Tensor  # [B] float32
+    done: Tensor  # [B] bool; all True at the horizon
+    logits: Tensor  # [B, K] float32, what perception believes now
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the world has seen happen since it was made."""
+
+    episodes: int = 0
+    """Images classified, repeats included."""
+    steps: int = 0
+    """Looks taken; a look that a stopped episode skips does not count."""
+    correct: int = 0
+    """Episodes whose most likely class at the end was right."""
+    processed_pixels: int = 0
+    """Values read by the retina: looks x scales x size x size."""
+    unique_pixels: int = 0
+    """Different image pixels read, summed over episodes."""
+    clipped: int = 0
+    """Locations that lay outside [-1, 1] and were clipped."""
+
+
+class World(Protocol):
+    """Anything an agent can act in."""
+
+    observation_space: spaces.Box
+    action_space: spaces.Space  # type: ignore[type-arg]
+    horizon: int
+    batch_size: int
+    repeats: int
+    device: torch.device
+    progress: float  # share of the training budget that is spent, 0 to 1; the study sets it, schedules read it
+
+    @property
+    def counts(self) -> Counts:
+        """Totals so far. Reading them waits for the device."""
+
+    def reset(self, indices: Tensor | None = None) -> Tensor:
+        """Start the next batch of episodes, or the examples named. Returns the observation [B, D]."""
+
+    def step(self, action: Tensor) -> Step:
+        """Act in every episode: [B, A] float for a Box, [B] int64 for a Discrete action space."""
+
+    def loss(self) -> Tensor:
+        """The perception loss of the episodes just played, a scalar."""
+
+
+def use_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether perception runs under bf16 autocast: "auto" does so where the device multiplies bf16 faster than float32."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        # torch has no public question for this; on a release without these two, "auto" means float32.
+        probes = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+        return any(probe() for probe in probes if probe is not None)
+    return False

@@ -1,0 +1,253 @@
+"""The command line. Each command is a frozen dataclass: its fields are the flags, their docstrings the help.
+
+Nothing here imports torch before a command needs it, so that `hardattn --help` answers at once.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg, subcommand
+
+import hardattn
+from hardattn.envs.errors import HardattnError
+
+Sets = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
+AgentName = Annotated[str, arg(metavar="NAME|MODULE:CLASS")]
+
+
+@dataclass(frozen=True)
+class List:
+    """Show the tasks, agents and runs; with a name, the settings that --set reaches."""
+
+    name: Positional[str] = ""
+    """A task or an agent whose settings to show."""
+    json: bool = False
+    """Print JSON for scripts."""
+
+    def run(self) -> None:
+        """Print the lists."""
+        from hardattn import listing
+
+        if self.json:
+            print(json.dumps(listing.as_json(), indent=2))
+        else:
+            listing.show(self.name)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent on a task, write its run folder, and measure it on the test images at the end."""
+
+    task: Positional[str]
+    """The task, as `hardattn list` shows it."""
+    agent: AgentName = "reinforce"
+    """An agent's name, or your own class as module:Class."""
+    preset: str = "default"
+    """Chosen settings for this task: quick, default or best."""
+    set: Sets = ()
+    """Change a setting, e.g. --set std=0.05; `hardattn list TASK` shows them all. Repeatable."""
+    seed: int = 0
+    """Fixes every random choice."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
+    out: Path | None = None
+    """The run's folder; results/runs/<task>/<agent>/seed-<k> if not given."""
+    resume: bool = False
+    """Go on from the folder's last checkpoint."""
+    json: bool = False
+    """Print the final numbers as JSON for scripts."""
+
+    def run(self) -> None:
+        """Train, then say how it went, where the files are and what to type next."""
+        from hardattn import console, results
+        from hardattn.experiment import build
+        from hardattn.memory import keep_freed_memory
+        from hardattn.train import train
+
+        keep_freed_memory()
+        setup = build(self.task, self.agent, preset=self.preset, sets=list(self.set), seed=self.seed, device=self.device)
+        folder = self.out or results.folder_for(self.task, self.agent, self.seed)
+        with console.progress(f"{self.task} · {self.agent}") as watch:
+            final = train(setup, folder, resume=self.resume, watch=watch)
+        if self.json:
+            print(json.dumps(final, indent=2))
+            return
+        console.show_report(final)
+        again = f" --agent {self.agent}" if ":" in self.agent else ""
+        console.say(f"Files in {folder}. Next: hardattn show {folder}{again}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run on the test images: mean policy, sampled policy, 10 averaged paths, and the controls."""
+
+    run_or_task: Positional[str]
+    """A run's folder, or a task's name for the weights that ship with the package."""
+    split: str = "test"
+    """test, validation or train."""
+    agent: AgentName | None = None
+    """Your own class again, when the run trained one."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
+    json: bool = False
+    """Print JSON for scripts."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        from hardattn import console, evaluate
+        from hardattn.experiment import resolve_device
+        from hardattn.loading import open_run
+        from hardattn.memory import keep_freed_memory
+
+        keep_freed_memory()
+        run = open_run(self.run_or_task, split=self.split, agent=self.agent, device=resolve_device(self.device))
+        with console.status("measuring") as tick:
+            report, _ = evaluate.full_report(run.agent, evaluate.test_world(run.world, run.dataset), tick)
+        report = {"task": run.setup.task.name, "agent": run.setup.agent, "split": self.split, **report}
+        if self.json:
+            print(json.dumps(report, indent=2))
+            return
+        console.show_report(report)
+        console.say(f"Read from {run.folder}. Next: hardattn show {self.run_or_task}")
+
+
+@dataclass(frozen=True)
+class Show:
+    """Draw scan paths over test images: a PNG with every glimpse and belief, and an animated GIF."""
+
+    run_or_task: Positional[str]
+    """A run's folder, or a task's name for the weights that ship with the package."""
+    count: int = 6
+    """How many images."""
+    first: int = 0
+    """The first image's place in the test set."""
+    wrong: bool = False
+    """Only images that the agent reads wrongly."""
+    agent: AgentName | None = None
+    """Your own class again, when the run trained one."""
+    out: Path | None = None
+    """Where to write paths.png and paths.gif; the run's folder if not given, the current one for shipped weights."""
+
+    def run(self) -> None:
+        """Draw and say where."""
+        from hardattn import console
+        from hardattn.showing import draw
+
+        with console.status("drawing"):
+            files = draw(self.run_or_task, count=self.count, first=self.first, wrong=self.wrong, agent=self.agent, out=self.out)
+        console.say(f"Drawn: {' and '.join(str(file) for file in files)}. Next: hardattn evaluate {self.run_or_task}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Run the contract tests on an agent: methods, shapes, seeds, saving, and whether it learns the probe worlds."""
+
+    agent: Positional[AgentName]
+    """An agent's name, or your own class as module:Class."""
+    json: bool = False
+    """Print JSON for scripts."""
+
+    def run(self) -> None:
+        """Print a line a test; exit with 1 if one fails."""
+        from hardattn import console
+        from hardattn.testing import check_agent
+
+        with console.status("checking") as tick:
+            findings = check_agent(self.agent, tick=tick)
+        if self.json:
+            print(json.dumps([{"test": f.test, "passed": f.passed, "note": f.note} for f in findings], indent=2))
+        else:
+            console.show_findings(findings)
+        if not all(finding.passed or finding.advice for finding in findings):
+            raise SystemExit(1)
+        if not self.json:
+            console.say(f"{self.agent} keeps the contract. Next: hardattn train ram-mnist --agent {self.agent} --preset quick")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed: images a second for rollout, rollout with perception, and training, beside a per-image loop."""
+
+    task: Positional[str]
+    """The task, as `hardattn list` shows it."""
+    batch_sizes: tuple[int, ...] = (128, 512, 2048)
+    """Batches to measure."""
+    seconds: float = 2.0
+    """How long to measure each cell."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
+    out: Path | None = None
+    """Also write the numbers to this JSON file."""
+    json: bool = False
+    """Print JSON for scripts."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        from hardattn import bench, console, results
+        from hardattn.experiment import resolve_device
+        from hardattn.memory import keep_freed_memory
+
+        keep_freed_memory()
+        with console.status("measuring") as tick:
+            table = bench.bench(self.task, self.batch_sizes, self.seconds, resolve_device(self.device), tick)
+        if self.out:
+            results.write_json(self.out, table)
+        if self.json:
+            print(json.dumps(table, indent=2))
+            return
+        bench.show(table)
+        written = f"Numbers in {self.out}. " if self.out else ""
+        console.say(f"{written}Next: hardattn train {self.task}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """Print the version."""
+
+    extra: tuple[str, ...] = field(default=(), init=False)
+
+    def run(self) -> None:
+        """Print the version."""
+        print(f"hardattn {hardattn.__version__}")
+
+
+Command = (
+    Annotated[List, subcommand("list")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Show, subcommand("show")]
+    | Annotated[Check, subcommand("check")]
+    | Annotated[Bench, subcommand("bench")]
+    | Annotated[Version, subcommand("version")]
+)
+DESCRIPTION = "Hard visual attention as reinforcement learning. Start with: hardattn train ram-mnist"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. A user's mistake prints one line and exits with 2, a failed run with 1."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    if argv == ["--version"]:
+        argv = ["version"]
+    command: Any = tyro.cli(
+        Command,  # type: ignore[arg-type]  # a union of annotated commands, which tyro reads
+        prog="hardattn",
+        description=DESCRIPTION,
+        args=argv or ["--help"],
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+    try:
+        command.run()
+    except HardattnError as error:
+        print(f"hardattn: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        print("hardattn: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

@@ -1,0 +1,92 @@
+"""What a person sees in the terminal: progress, tables, one line at the end. All but results goes to standard error."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+notes = Console(stderr=True)
+results = Console()
+PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal, such as a log file
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[Any], None]]:
+    """A live bar: episodes, error on validation, images a second, time left; plain lines now and then where nobody watches live.
+
+    Yields the function to call with each `train.Progress`.
+    """
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn(title),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=notes,
+        disable=not notes.is_terminal,
+        transient=True,
+    )
+    started, first, last_line = time.monotonic(), None, 0.0
+    with bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def watch(now: Any) -> None:
+            nonlocal first, last_line
+            first = now.episodes if first is None else first  # a resumed run does not start at 0
+            elapsed = time.monotonic() - started
+            speed = (now.episodes - first) / max(elapsed, 1e-9)
+            error = "" if now.validation_error is None else f" · validation error {now.validation_error:.2f} %"
+            note = f"{now.phase} · {now.episodes:,} of {now.total:,} episodes{error} · {speed:,.0f} images/s"
+            bar.update(task, completed=now.episodes, total=now.total, note=note)
+            if not notes.is_terminal and (elapsed - last_line > PLAIN_SECONDS or now.episodes == now.total):
+                last_line = elapsed
+                notes.print(f"{title} · {note}", highlight=False, soft_wrap=True)
+
+        yield watch
+
+
+@contextmanager
+def status(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner that says what is going on. Yields the function to tell it."""
+    with notes.status(what) as spinner:
+        yield lambda detail: spinner.update(f"{what}: {detail}")
+
+
+def say(text: str) -> None:
+    """One line to the person, apart from the results."""
+    notes.print(text, highlight=False, soft_wrap=True)
+
+
+def show_report(report: dict[str, Any]) -> None:
+    """The table of an evaluation: protocols above, controls below."""
+    table = Table(title=f"{report['task']} · {report['agent']} · {report['images']:,} images", title_justify="left")
+    table.add_column("looks chosen by")
+    table.add_column("error", justify="right")
+    table.add_column("95 % interval", justify="right")
+    names = {"mean": "mean policy, one path", "sampled": "sampled policy, one path", "paths10": "average of 10 sampled paths"}
+    for key, row in report["protocols"].items():
+        low, high = row["interval"]
+        table.add_row(names.get(key, key), f"{row['error']:.2f} %", f"{low:.2f} - {high:.2f} %")
+    table.add_section()
+    for key, row in report["controls"].items():
+        table.add_row(f"control: {key}, same perception", f"{row['error']:.2f} %", "")
+    results.print(table)
+    by_look = " ".join(f"{error:.2f}" for error in report["protocols"]["mean"]["error_by_look"])
+    results.print(f"error after each look: {by_look} %", highlight=False, soft_wrap=True)
+    results.print(
+        f"pixels per image: {report['processed_pixels']:.0f} processed, {report['unique_pixels']:.0f} different",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_findings(findings: list[Any]) -> None:
+    """A line for each contract test."""
+    for finding in findings:
+        mark = "ok  " if finding.passed else ("note" if finding.advice else "FAIL")
+        results.print(f"{mark} {finding.test}{': ' + finding.note if finding.note else ''}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,149 @@
+"""One experiment: task, perception, training settings, agent and seed; built from a command line, saved as config.json."""
+
+import dataclasses
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import hardattn
+from hardattn import plugins, settings
+from hardattn.envs import datasets
+from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.glimpse_world import GlimpseWorld
+from hardattn.envs.perception import RamPerception
+from hardattn.envs.tasks import PerceptionConfig, Task, get_task
+from hardattn.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that fixes a run."""
+
+    task: Task
+    train: TrainSettings
+    agent: str
+    agent_config: Any
+    seed: int = 0
+    device: str = "cpu"
+
+    def perception(self, dataset: datasets.Dataset) -> RamPerception:
+        """A new network for the task's glimpses; its weights come from torch's global random state."""
+        shape = (self.task.scales, dataset.images.shape[1], self.task.size, self.task.size)
+        return RamPerception(self.task.perception, shape, dataset.classes).to(self.device)
+
+    def world(self, dataset: datasets.Dataset, perception: nn.Module, **changes: Any) -> GlimpseWorld:
+        """A world of this experiment; `changes` are GlimpseWorld's keyword arguments."""
+        arguments: dict[str, Any] = {"batch_size": self.train.batch_size, "precision": self.train.precision, "seed": self.seed}
+        return GlimpseWorld(self.task, dataset, perception, device=self.device, **(arguments | changes))
+
+
+def build(
+    task: str, agent: str, *, preset: str = "default", sets: list[str] | None = None, seed: int = 0, device: str = "auto"
+) -> Experiment:
+    """An experiment from the names and assignments of a command line. Raises UsageError for any that is wrong."""
+    base = get_task(task)
+    sections = {
+        "train": TrainSettings(),
+        "task": base,
+        "perception": base.perception,
+        "agent": plugins.default_config(agent) or _Nothing(),
+    }
+    # A preset speaks of the learner that it was tuned for; what another agent does not have, it does not get.
+    chosen = {
+        key: value
+        for key, value in settings.preset(task, preset).items()
+        if not key.startswith("agent.") or key.removeprefix("agent.") in settings.settable(sections["agent"])
+    }
+    sections = settings.override(sections, chosen)
+    sections = settings.override(sections, settings.parse(sets or []))
+    return Experiment(
+        task=dataclasses.replace(sections["task"], perception=sections["perception"]),
+        train=sections["train"],
+        agent=agent,
+        agent_config=None if isinstance(sections["agent"], _Nothing) else sections["agent"],
+        seed=seed,
+        device=resolve_device(device),
+    )
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Stands in for the settings of an agent that has none."""
+
+
+def resolve_device(name: str) -> str:
+    """ "auto" is the first GPU if there is one, else the CPU. Raises UsageError for a device that is not here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: torch knows no such device; wanted cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch finds no CUDA GPU here; use --device cpu, or install a CUDA build of torch")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, numbered from 0")
+    return str(device)
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain data, with the versions and the commit that ran it."""
+    return {
+        "task": dataclasses.asdict(experiment.task),
+        "train": dataclasses.asdict(experiment.train),
+        "agent": experiment.agent,
+        "agent_config": None if experiment.agent_config is None else dataclasses.asdict(experiment.agent_config),
+        "seed": experiment.seed,
+        "device": experiment.device,
+        "versions": {
+            "hardattn": hardattn.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "git": git_commit(),
+    }
+
+
+def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cpu") -> Experiment:
+    """The experiment behind a config.json. Raises HardattnError for one that this version cannot read.
+
+    A class from outside this package is imported only if `agent` names it again: reading a file never runs a stranger's code.
+    """
+    try:
+        name = saved["agent"]
+        if ":" in name and agent != name:
+            raise UsageError(f"this run's agent is your own class {name}; name it again with --agent {name}")
+        config_class = getattr(plugins.agent_class(name), "Config", None)
+        task = dict(saved["task"])
+        task["perception"] = PerceptionConfig(**task["perception"])
+        task["published"] = tuple((source, error) for source, error in task["published"])
+        return Experiment(
+            task=Task(**task),
+            train=TrainSettings(**saved["train"]),
+            agent=name,
+            agent_config=None if config_class is None or saved["agent_config"] is None else config_class(**saved["agent_config"]),
+            seed=saved["seed"],
+            device=device,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HardattnError(f"config.json does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code lies in, with "+changes" if files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed.strip() else "")

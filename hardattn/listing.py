@@ -1,0 +1,104 @@
+"""The `list` command: tasks, agents, runs, and the settings behind a name."""
+
+import dataclasses
+import inspect
+import json
+import re
+from typing import Any
+
+from rich.table import Table
+
+from hardattn.agents import AGENTS, CONTROLS
+from hardattn.console import results, say
+from hardattn.envs.errors import unknown
+from hardattn.envs.tasks import TASKS
+from hardattn.settings import PRESETS, TrainSettings, settable
+
+RUNS = "results/runs"
+
+
+def as_json() -> dict[str, Any]:
+    """What there is, as plain data."""
+    return {
+        "tasks": [
+            {"name": task.name, "summary": task.summary, "presets": sorted(PRESETS.get(task.name, {"default": {}}))}
+            for task in TASKS.values()
+        ],
+        "agents": [{"name": name, "control": name in CONTROLS} for name in AGENTS],
+    }
+
+
+def show(name: str) -> None:
+    """Print tasks, agents and runs, or the settings of one of them."""
+    if name:
+        _settings(name)
+        return
+    tasks = Table("task", "what it is", "presets", title="tasks", title_justify="left")
+    for task in TASKS.values():
+        tasks.add_row(task.name, task.summary, ", ".join(PRESETS.get(task.name, {"default": {}})))
+    results.print(tasks)
+    agents = Table("agent", "what it is", title="agents", title_justify="left")
+    for agent in AGENTS:
+        agents.add_row(agent, "control: never learns" if agent in CONTROLS else "learns")
+    agents.add_row("module:Class", "your own class; try it with hardattn check module:Class")
+    results.print(agents)
+    runs = _runs()
+    if runs:
+        results.print(runs)
+    say("Next: hardattn train ram-mnist, or hardattn list NAME for the settings behind a name")
+
+
+def _runs() -> Table | None:
+    from pathlib import Path
+
+    folders = sorted(config.parent for config in Path(RUNS).glob("*/*/*/config.json"))
+    if not folders:
+        return None
+    table = Table("run", "test error", title="runs", title_justify="left")
+    for folder in folders:
+        try:
+            final = json.loads((folder / "final.json").read_text())
+            state = f"{final['protocols']['mean']['error']:.2f} %"
+        except (OSError, ValueError, KeyError):
+            state = "not finished"
+        table.add_row(str(folder), state)
+    return table
+
+
+def _settings(name: str) -> None:
+    if name in TASKS:
+        task = TASKS[name]
+        for title, config in (("train", TrainSettings()), ("task", task), ("perception", task.perception)):
+            results.print(_fields(title, config))
+        say(f"Presets: {', '.join(PRESETS.get(name, {'default': {}}))}. Next: hardattn train {name} --set episodes=100_000")
+        return
+    if ":" not in name and name not in AGENTS:
+        raise unknown("task or agent", name, [*TASKS, *AGENTS])
+    from hardattn.plugins import default_config
+
+    config = default_config(name)
+    if config is None or not settable(config):
+        say(f"{name} has no settings")
+        return
+    results.print(_fields("agent", config))
+    say(f"Next: hardattn train ram-mnist --agent {name}")
+
+
+def _fields(title: str, config: Any) -> Table:
+    """A config's settings with their defaults and sentences."""
+    table = Table("key", "default", "what it does", title=f"{title}: --set key=value", title_justify="left")
+    sentences = field_docs(type(config))
+    for key in settable(config):
+        table.add_row(key, str(getattr(config, key)), sentences.get(key, ""))
+    return table
+
+
+def field_docs(config: Any) -> dict[str, str]:
+    """The sentence under each field of a dataclass, read from its source; nothing where there is no source."""
+    try:
+        source = inspect.getsource(config)
+    except (OSError, TypeError):
+        return {}
+    names = {field.name for field in dataclasses.fields(config)}
+    found = re.findall(r'^    (\w+):[^\n]*\n    """(.*?)"""', source, flags=re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in found if name in names}

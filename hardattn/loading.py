@@ -1,0 +1,87 @@
+"""Open what was trained before: a run folder, or the weights that ship with the package under a task's name."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hardattn import experiment, plugins, results
+from hardattn.envs import datasets
+from hardattn.envs.errors import HardattnError, UsageError, unknown
+from hardattn.envs.glimpse_world import GlimpseWorld
+from hardattn.envs.tasks import TASKS
+from hardattn.experiment import Experiment
+
+SHIPPED = Path(__file__).resolve().parent / "weights"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained perception with its agent, on one split of its data."""
+
+    setup: Experiment
+    dataset: datasets.Dataset
+    perception: nn.Module
+    agent: Any
+    folder: Path
+
+    def world(self, dataset: datasets.Dataset | None = None, **changes: Any) -> GlimpseWorld:
+        """A world with this perception, over this run's split or another data set."""
+        return self.setup.world(dataset or self.dataset, self.perception, **changes)
+
+
+def find(name: str) -> Path:
+    """The folder behind a run's path or a task's name. Raises UsageError if there is neither."""
+    path = Path(name)
+    if (path / results.CONFIG).exists():
+        return path
+    if name in TASKS:
+        if not (SHIPPED / name / results.CONFIG).exists():
+            raise UsageError(f"no weights for {name} ship with the package; train it: hardattn train {name}")
+        return SHIPPED / name
+    if path.is_dir():
+        raise UsageError(f"{name} is no run folder: it has no {results.CONFIG}; a run lies in {results.RUNS}/<task>/<agent>/seed-<k>")
+    if os.sep in name or name.startswith("."):
+        raise UsageError(f"there is no folder {name}; `hardattn list` shows the runs under {results.RUNS}")
+    raise unknown("task or run folder", name, TASKS)
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """The newest state in a folder. Raises HardattnError if there is none."""
+    for name in (results.CHECKPOINT, results.WEIGHTS):
+        if (folder / name).exists():
+            return results.read_state(folder / name)
+    raise HardattnError(f"{folder} has no {results.CHECKPOINT} yet; train it, or wait for the first evaluation")
+
+
+def load_perception(perception: nn.Module, name: str) -> None:
+    """Put a run's perception weights into a network. Raises HardattnError if they do not fit."""
+    folder = find(name)
+    _fit(perception, read_weights(folder)["perception"], folder)
+
+
+def open_run(name: str, *, split: str = "test", agent: str | None = None, device: str = "cpu") -> Run:
+    """A run by its folder, or a task's shipped weights by its name. Raises HardattnError if anything is missing or does not fit."""
+    folder = find(name)
+    setup = experiment.from_json(results.read_json(folder / results.CONFIG), agent, device)
+    state = read_weights(folder)
+    dataset = datasets.load(setup.task.dataset, split).to(device)
+    perception = setup.perception(dataset)
+    _fit(perception, state["perception"], folder)
+    world = setup.world(dataset, perception, batch_size=1, repeats=1)
+    actor = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
+    try:
+        actor.load_state_dict(state["agent"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise HardattnError(f"{folder}: the agent's state does not fit {setup.agent}: {error}; train the run again") from error
+    return Run(setup, dataset, perception, actor, folder)
+
+
+def _fit(perception: nn.Module, weights: dict[str, Any], folder: Path) -> None:
+    try:
+        perception.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise HardattnError(f"{folder}: its perception does not fit this task's network: {reason}") from error

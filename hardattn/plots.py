@@ -1,0 +1,115 @@
+"""Pictures: scan paths over images with the glimpses and beliefs of each look, as a PNG sheet and an animated GIF."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.patches import Rectangle
+
+from hardattn.agents.base import Agent, collect
+from hardattn.envs.glimpse import corners, hard_glimpse, to_pixels
+from hardattn.envs.glimpse_world import GlimpseWorld
+
+PATH = "#d62728"  # the path and the boxes of looks
+RIGHT, WRONG, OTHER = "#2ca02c", "#d62728", "#9aa5b1"
+
+
+class Paths:
+    """The looks of an agent at some images, gathered once and drawn twice."""
+
+    def __init__(self, agent: Agent, world: GlimpseWorld, indices: torch.Tensor) -> None:
+        rollout = collect(agent, world, greedy=True, indices=indices)
+        task = world.task
+        self.size, self.scales = task.size, task.scales
+        self.images = world.dataset.images[indices].cpu()  # [N, C, H, W]
+        self.labels = world.dataset.labels[indices].tolist()
+        locations = torch.stack(world.locations, dim=1).cpu()  # [N, T, 2]
+        height, width = self.images.shape[-2:]
+        self.path = to_pixels(locations, height, width).numpy()
+        self.beliefs = rollout.logits.softmax(dim=-1).cpu().numpy()  # [N, T, K]
+        patch = self.size << (self.scales - 1)
+        self.corners = corners(locations, patch, height, width).numpy()
+        looks = [hard_glimpse(self.images, locations[:, t], self.size, self.scales, task.background) for t in range(world.horizon)]
+        self.glimpses = torch.stack(looks, dim=1)  # [N, T, S, C, g, g]
+
+    @property
+    def horizon(self) -> int:
+        """Looks at each image."""
+        return int(self.path.shape[1])
+
+    def draw_image(self, axes: Any, n: int, looks: int) -> None:
+        """Image n with its first `looks` looks."""
+        axes.imshow(_picture(self.images[n].float() / 255), cmap="gray", vmin=0, vmax=1)
+        path = self.path[n, :looks]
+        axes.plot(path[:, 0], path[:, 1], color=PATH, linewidth=1.5)
+        for t, (x, y) in enumerate(path):
+            axes.plot(x, y, "o", color=PATH, markersize=9)
+            axes.annotate(str(t + 1), (x, y), color="white", fontsize=6, ha="center", va="center_baseline")
+        for scale in range(self.scales):
+            side = self.size << scale
+            margin = ((self.size << (self.scales - 1)) - side) / 2
+            left, top = self.corners[n, looks - 1] + margin - 0.5
+            axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=PATH, linewidth=1))
+        height, width = self.images.shape[-2:]
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+        guess = int(self.beliefs[n, looks - 1].argmax())
+        mark = "right" if guess == self.labels[n] else f"is {self.labels[n]}"
+        axes.set_title(f"reads {guess} ({mark})", fontsize=9, color=RIGHT if guess == self.labels[n] else WRONG)
+
+    def draw_glimpse(self, axes: Any, n: int, t: int) -> None:
+        """What look t of image n held, its scales side by side."""
+        scales = list(self.glimpses[n, t])
+        axes.imshow(_picture(torch.cat(scales, dim=-1)), cmap="gray", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[])
+
+    def draw_belief(self, axes: Any, n: int, t: int, labelled: bool = False) -> None:
+        """The class probabilities after look t of image n."""
+        belief = self.beliefs[n, t]
+        colours = [RIGHT if k == self.labels[n] else OTHER for k in range(len(belief))]
+        axes.bar(range(len(belief)), belief, color=colours)
+        axes.set(ylim=(0, 1), yticks=[0, 1], xticks=range(len(belief)) if labelled and len(belief) <= 20 else [])
+        axes.tick_params(labelsize=5, length=0)
+
+
+def draw_sheet(paths: Paths, file: Path) -> None:
+    """One row an image: the image with its whole path, then each look's glimpse above the probabilities after it."""
+    count, horizon = len(paths.images), paths.horizon
+    figure = plt.figure(figsize=(2.2 + 1.0 * horizon * max(1, paths.scales * 0.8), 2.1 * count), layout="constrained")
+    grid = figure.add_gridspec(2 * count, horizon + 2)
+    for n in range(count):
+        paths.draw_image(figure.add_subplot(grid[2 * n : 2 * n + 2, :2]), n, horizon)
+        for t in range(horizon):
+            axes = figure.add_subplot(grid[2 * n, t + 2])
+            paths.draw_glimpse(axes, n, t)
+            axes.set_title(f"look {t + 1}", fontsize=7)
+            paths.draw_belief(figure.add_subplot(grid[2 * n + 1, t + 2]), n, t, labelled=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def draw_animation(paths: Paths, file: Path) -> None:
+    """The same images look by look, as a GIF that repeats."""
+    count = len(paths.images)
+    figure, grid = plt.subplots(2, count, figsize=(1.7 * count, 2.8), height_ratios=[2, 1], squeeze=False, layout="constrained")
+
+    def draw(frame: int) -> list[Any]:
+        looks = min(frame, paths.horizon - 1) + 1  # the last look stays for two more frames
+        for n in range(count):
+            for axes in grid[:, n]:
+                axes.clear()
+            paths.draw_image(grid[0, n], n, looks)
+            paths.draw_belief(grid[1, n], n, looks - 1, labelled=True)
+        return []
+
+    FuncAnimation(figure, draw, frames=paths.horizon + 2).save(file, writer=PillowWriter(fps=2), dpi=80)
+    plt.close(figure)
+
+
+def _picture(image: torch.Tensor) -> Any:
+    """[C, H, W] in [0, 1] as matplotlib wants it: [H, W] for one channel, else [H, W, C]."""
+    return image[0].numpy() if len(image) == 1 else image.movedim(0, -1).numpy()

@@ -1,0 +1,182 @@
+"""Settings of a training run: frozen dataclasses, presets by task, and `--set key=value` to reach every field. Imports no torch."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hardattn.envs.errors import UsageError, unknown
+
+Mode = Literal["joint", "frozen", "staged"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a run trains; the same for every agent."""
+
+    mode: Mode = "joint"
+    """joint: perception and agent learn from the same episodes; frozen: perception is given and stays; staged: perception on
+    random looks, then the agent on the frozen perception, then both."""
+    episodes: int = 3_000_000
+    """Images shown in training, repeats included: the budget."""
+    batch_size: int = 512
+    """Episodes played side by side, repeats included."""
+    repeats: int = 1
+    """How many of those episodes show the same image (M)."""
+    learning_rate: float = 2e-3
+    """Adam's largest step size for perception; it rises during the warm-up, then falls to 0 along a cosine."""
+    warmup: float = 0.05
+    """Share of a phase in which perception's learning rate rises, 0 to 1."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of perception, a share per unit of learning rate."""
+    clip_norm: float = 5.0
+    """Perception's gradient norm is clipped to this."""
+    augment: float = 0.0
+    """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears."""
+    perception_from: str = ""
+    """Frozen only: the run folder whose perception is used; empty means the weights that ship with the package."""
+    random_share: float = 0.3
+    """Staged only: share of the budget that perception spends on random looks."""
+    frozen_share: float = 0.1
+    """Staged only: share of the budget that the agent spends on the frozen perception."""
+    evaluations: int = 30
+    """How many times to measure the validation error and write a checkpoint, evenly spread over the budget."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of perception: auto is bf16 where the machine has fast bf16, else fp32."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "batch_size", "repeats", "learning_rate", "clip_norm", "evaluations"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name}={getattr(self, name)}: wanted more than 0")
+        if self.batch_size % self.repeats:
+            raise UsageError(f"batch_size={self.batch_size} with repeats={self.repeats}: wanted a multiple of repeats")
+        if min(self.random_share, self.frozen_share) < 0 or self.random_share + self.frozen_share > 1:
+            raise UsageError(
+                f"random_share={self.random_share} and frozen_share={self.frozen_share}: wanted 0 or more each, together at most 1"
+            )
+        if not 0 <= self.warmup <= 1:
+            raise UsageError(f"warmup={self.warmup}: wanted 0 to 1")
+
+
+# Chosen settings by task and preset. What each reaches stands in results/.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "ram-mnist": {
+        "default": {},
+        "best": {},
+        "quick": {"train.episodes": 100_000, "train.evaluations": 4},
+    },
+}
+
+
+def preset(task: str, name: str) -> dict[str, Any]:
+    """The named preset's assignments for a task. Raises UsageError for an unknown name."""
+    presets = PRESETS.get(task, {"default": {}})
+    if name not in presets:
+        raise unknown("preset", name, presets)
+    return presets[name]
+
+
+def parse(assignments: Iterable[str]) -> dict[str, str]:
+    """["std=0.1", ...] as {"std": "0.1"}. Raises UsageError for text without an equals sign."""
+    pairs = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {text}: wanted key=value, for example --set std=0.1")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def override(sections: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """Frozen dataclasses by section name, with fields replaced: keys are "field", or "section.field" where two sections share it.
+
+    Text is read as the field's type. Raises UsageError for an unknown or ambiguous key (with the nearest one) or a bad value.
+    """
+    changes: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for key, value in assignments.items():
+        section, field = _find(key, sections)
+        kind = typing.get_type_hints(type(sections[section]))[field]
+        changes[section][field] = _read(key, value, kind)
+    return {name: dataclasses.replace(config, **changes[name]) for name, config in sections.items()}
+
+
+def settable(config: Any) -> list[str]:
+    """The fields of a config that `--set` reaches: numbers, words and switches, but no names or nested records."""
+    hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    fixed = {"name", "summary"}
+    return [
+        field.name for field in dataclasses.fields(config) if _is_plain(hints[field.name]) and field.name not in fixed and field.init
+    ]
+
+
+def _is_plain(kind: Any) -> bool:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return all(
+        option in (bool, int, float, str, type(None), Any) or typing.get_origin(option) is typing.Literal for option in options
+    )
+
+
+def _find(key: str, sections: Mapping[str, Any]) -> tuple[str, str]:
+    known = {name: settable(config) for name, config in sections.items()}
+    section, dot, field = key.partition(".")
+    if dot and section in known and field in known[section]:
+        return section, field
+    owners = [name for name, fields in known.items() if key in fields]
+    if len(owners) == 1:
+        return owners[0], key
+    if owners:
+        raise UsageError(f"--set {key}: it could be {' or '.join(f'{name}.{key}' for name in owners)}; write one of these")
+    spellings = [f"{name}.{field}" for name, fields in known.items() for field in fields]
+    bare = {spelling.partition(".")[2]: spelling for spelling in spellings}
+    near = difflib.get_close_matches(key, [*spellings, *bare], n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(spellings))}"
+    raise UsageError(f"--set {key}: no setting has this name; {hint}")
+
+
+def _read(key: str, value: Any, kind: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for option in options:
+        try:
+            return _as(value, option)
+        except ValueError:
+            continue
+    raise UsageError(f"--set {key}={value}: wanted {' or '.join(_describe(option) for option in options)}")
+
+
+def _as(text: str, kind: Any) -> Any:
+    """The text as one plain type. Raises ValueError if it is none."""
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(text)
+        return text
+    if kind is type(None):
+        if text.lower() != "none":
+            raise ValueError(text)
+        return None
+    if kind is bool:
+        words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError(text)
+        return words[text.lower()]
+    if kind is int:
+        number = float(text)  # accepts 1e6 and 1_000_000
+        if number != int(number):
+            raise ValueError(text)
+        return int(number)
+    if kind is float:
+        number = float(text)
+        if number != number:
+            raise ValueError(text)
+        return number
+    return text
+
+
+def _describe(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}.get(kind, str(kind))

@@ -1,0 +1,40 @@
+"""The `show` command: choose images, draw their scan paths."""
+
+from pathlib import Path
+
+import torch
+
+from hardattn import evaluate, loading
+from hardattn.envs.errors import HardattnError, UsageError
+
+
+def draw(name: str, *, count: int, first: int, wrong: bool, agent: str | None, out: Path | None) -> tuple[Path, Path]:
+    """Write paths.png and paths.gif for `count` test images from `first` on, or for wrongly read ones only.
+
+    Raises UsageError if there are no such images.
+    """
+    run = loading.open_run(name, agent=agent)
+    if not 1 <= count <= 40:
+        raise UsageError(f"--count {count}: wanted 1 to 40, so that the picture stays readable")
+    if not 0 <= first < len(run.dataset):
+        raise UsageError(f"--first {first}: the test set has {len(run.dataset)} images, numbered from 0")
+    chosen = torch.arange(first, min(first + count, len(run.dataset)))
+    if wrong:
+        measured = evaluate.measure(run.agent, evaluate.test_world(run.world, run.dataset)())
+        chosen = measured.wrong.cpu().nonzero().flatten()
+        chosen = chosen[chosen >= first][:count]
+        if not len(chosen):
+            raise UsageError(f"--wrong: no image from {first} on is read wrongly")
+    from hardattn import plots  # matplotlib takes a second to import: only here, once all names are right
+
+    shipped = run.folder.is_relative_to(loading.SHIPPED)
+    folder = out or (Path() if shipped else run.folder)
+    files = folder / "paths.png", folder / "paths.gif"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = plots.Paths(run.agent, run.world(batch_size=len(chosen), repeats=1), chosen)
+        plots.draw_sheet(paths, files[0])
+        plots.draw_animation(paths, files[1])
+    except OSError as error:
+        raise HardattnError(f"cannot draw into {folder}: {error.strerror or error}; choose another folder with --out") from error
+    return files

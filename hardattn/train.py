@@ -1,0 +1,313 @@
+"""The one training loop: play and update, let perception learn, now and then measure and write; resumable to the bit.
+
+It knows nothing of how an agent learns, and an agent nothing of how it is measured.
+"""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hardattn import evaluate, experiment, loading, plugins, results
+from hardattn.agents.fixed import Random
+from hardattn.agents.losses import cosine
+from hardattn.envs import datasets
+from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.perception import weights_sha256
+from hardattn.experiment import Experiment
+from hardattn.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which the same parts learn."""
+
+    name: str
+    updates: int
+    perception_learns: bool
+    agent_learns: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop tells whoever watches, after every update."""
+
+    episodes: int
+    total: int
+    phase: str
+    validation_error: float | None
+
+
+class Interrupted(HardattnError):
+    """Ctrl-C: the run stopped with a checkpoint."""
+
+    exit_status = 130
+
+
+def phases(settings: TrainSettings) -> list[Phase]:
+    """The plan of a run: one phase, or three for `staged`."""
+    updates = max(1, settings.episodes // settings.batch_size)
+    if settings.mode == "joint":
+        return [Phase("joint", updates, True, True)]
+    if settings.mode == "frozen":
+        return [Phase("frozen", updates, False, True)]
+    looking, attending = round(updates * settings.random_share), round(updates * settings.frozen_share)
+    plan = [
+        Phase("random", looking, True, False),
+        Phase("frozen", attending, False, True),
+        Phase("joint", updates - looking - attending, True, True),
+    ]
+    return [phase for phase in plan if phase.updates]
+
+
+class Trainer:
+    """The state of one run and its loop. All of it is in `state_dict()`, so a resumed run goes on to the bit."""
+
+    def __init__(self, setup: Experiment, folder: Path, watch: Callable[[Progress], None] = lambda progress: None) -> None:
+        self.setup, self.folder, self.watch = setup, folder, watch
+        torch.manual_seed(setup.seed)  # the networks' first weights and dropout
+        self.data = {split: datasets.load(setup.task.dataset, split).to(setup.device) for split in ("train", "validation")}
+        self.perception = setup.perception(self.data["train"])
+        if setup.train.mode == "frozen":
+            loading.load_perception(self.perception, setup.train.perception_from or setup.task.name)
+        self.plan = phases(setup.train)
+        self.phase_index = self.phase_update = self.update = self.episodes = 0
+        self.seconds = 0.0
+        self.validation_error: float | None = None
+        self.agent = plugins.make_agent(setup.agent, self._world(self.data["train"]), config=setup.agent_config, seed=setup.seed)
+        self._start_phase()
+
+    def run(self) -> dict[str, Any]:
+        """Train to the budget, read the test split once, write final.json. Returns what it holds.
+
+        Raises Interrupted on Ctrl-C, after a checkpoint; HardattnError when a loss is not finite or the disk refuses.
+        """
+        settings = self.setup.train
+        total = sum(phase.updates for phase in self.plan)
+        marks = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)} | {total}
+        with _interruptible() as interrupted:
+            while self.phase_index < len(self.plan):
+                started = time.perf_counter()
+                metrics = self._one_update()
+                self.seconds += time.perf_counter() - started
+                if self.update in marks:
+                    self._evaluate(metrics)
+                    self.checkpoint()
+                self.watch(Progress(self.episodes, total * settings.batch_size, self.phase.name, self.validation_error))
+                if self.phase_update == self.phase.updates:
+                    self.phase_index, self.phase_update = self.phase_index + 1, 0
+                    if self.phase_index < len(self.plan):
+                        self._start_phase()
+                        self.checkpoint()
+                if interrupted() and self.phase_index < len(self.plan):
+                    self.checkpoint()
+                    raise Interrupted(f"stopped after {self.episodes} episodes; add --resume to the same command to go on")
+        return self._finish()
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase; the last one when all are done."""
+        return self.plan[min(self.phase_index, len(self.plan) - 1)]
+
+    def _start_phase(self) -> None:
+        settings = self.setup.train
+        self.world = self._world(
+            self.data["train"],
+            repeats=settings.repeats,
+            learning=self.phase.perception_learns,
+            augment=settings.augment,
+            seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.perception.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.acting = self.agent
+        if not self.phase.agent_learns:
+            self.acting = Random(self.world.observation_space, self.world.action_space, device=self.setup.device, seed=self.setup.seed)
+
+    def _one_update(self) -> dict[str, float]:
+        self.world.progress = self._agent_progress()
+        metrics: dict[str, float] = dict(self.acting.update(self.world))
+        if self.phase.perception_learns:
+            metrics |= self._perception_step()
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise HardattnError(
+                    f"{name} became {value} at update {self.update + 1}; the last good checkpoint is kept in {self.folder}. "
+                    "Lower the learning rate, e.g. --set learning_rate=5e-4, and train again"
+                )
+        self.update += 1
+        self.phase_update += 1
+        self.episodes += self.setup.train.batch_size
+        return metrics
+
+    def _perception_step(self) -> dict[str, float]:
+        settings = self.setup.train
+        done = self.phase_update / self.phase.updates
+        rising = min(1.0, (self.phase_update + 1) / (settings.warmup * self.phase.updates + 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rising * cosine(done)
+        loss = self.world.loss()
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.perception.parameters(), settings.clip_norm)
+        value, gradient = torch.stack([loss.detach(), norm]).tolist()
+        if math.isfinite(value) and math.isfinite(gradient):
+            self.optimizer.step()
+        return {"perception_loss": value, "perception_gradient_norm": gradient}
+
+    def _agent_progress(self) -> float:
+        """The share of the agent's own updates, over all phases in which it learns, that is spent."""
+        total = sum(phase.updates for phase in self.plan if phase.agent_learns)
+        before = sum(phase.updates for phase in self.plan[: self.phase_index] if phase.agent_learns)
+        return (before + (self.phase_update if self.phase.agent_learns else 0)) / total if total else 0.0
+
+    def _world(self, dataset: datasets.Dataset, **changes: Any) -> Any:
+        return self.setup.world(dataset, self.perception, **changes)
+
+    def _evaluate(self, metrics: dict[str, float]) -> None:
+        world = evaluate.test_world(self._world, self.data["validation"])()
+        self.validation_error = evaluate.measure(self.agent, world).error
+        row = {
+            "update": self.update,
+            "episodes": self.episodes,
+            "phase": self.phase.name,
+            "seconds": round(self.seconds, 2),
+            "validation_error": self.validation_error,
+        }
+        results.append_line(self.folder / results.CURVE, row | metrics)
+
+    def _finish(self) -> dict[str, Any]:
+        test = datasets.load(self.setup.task.dataset, "test").to(self.setup.device)
+        make_world = evaluate.test_world(self._world, test)
+        report, mean = evaluate.full_report(self.agent, make_world)
+        final = {
+            "task": self.setup.task.name,
+            "agent": self.setup.agent,
+            "seed": self.setup.seed,
+            **report,
+            "validation_error": self.validation_error,
+            "episodes": self.episodes,
+            "seconds": round(self.seconds, 1),
+            "flops_per_image": evaluate.flops_per_image(self.agent, make_world()),
+            "parameters": sum(p.numel() for p in self.perception.parameters()),
+            "perception_sha256": weights_sha256(self.perception),
+            "test_sha256": test.sha256(),
+            "command": " ".join(["hardattn", *sys.argv[1:]]),
+        }
+        predictions = {"probabilities": mean.probabilities.cpu(), "wrong": mean.wrong.cpu()}
+        results.write_state(self.folder / results.PREDICTIONS, predictions)
+        results.write_json(self.folder / results.FINAL, final)
+        return final
+
+    def checkpoint(self) -> None:
+        """Write everything that the next update depends on."""
+        results.write_state(self.folder / results.CHECKPOINT, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on."""
+        return {
+            "task": self.setup.task.name,
+            "agent_name": self.setup.agent,
+            "data_sha256": self.data["train"].sha256(),
+            "progress": [self.phase_index, self.phase_update, self.update, self.episodes, self.seconds, self.validation_error],
+            "perception": self.perception.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "agent": self.agent.state_dict(),
+            "acting": self.acting.state_dict() if self.acting is not self.agent else None,
+            "world": self.world.state_dict(),
+            "random": results.rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`. Raises UsageError if it is of another task, agent or data set."""
+        for key, here in (
+            ("task", self.setup.task.name),
+            ("agent_name", self.setup.agent),
+            ("data_sha256", self.data["train"].sha256()),
+        ):
+            if state[key] != here:
+                raise UsageError(f"the checkpoint in {self.folder} is of {key} {state[key]}, this run of {here}; choose another --out")
+        self.phase_index, self.phase_update, self.update, self.episodes, self.seconds, self.validation_error = state["progress"]
+        if self.phase_index < len(self.plan):
+            self._start_phase()
+        self.perception.load_state_dict(state["perception"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.agent.load_state_dict(state["agent"])
+        if state["acting"] is not None:
+            self.acting.load_state_dict(state["acting"])
+        self.world.load_state_dict(state["world"])
+        results.set_rng_state(state["random"])
+
+
+def train(
+    setup: Experiment, folder: Path, *, resume: bool = False, watch: Callable[[Progress], None] = lambda progress: None
+) -> dict[str, Any]:
+    """Run an experiment in a folder and return its final.json; with `resume`, go on from the folder's checkpoint if it has one.
+
+    Raises UsageError if the folder already holds a run and `resume` is off, or if the saved settings differ.
+    """
+    config, checkpoint = folder / results.CONFIG, folder / results.CHECKPOINT
+    wanted = experiment.to_json(setup)
+    if config.exists() and not resume:
+        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
+    if resume and config.exists():
+        saved = results.read_json(config)
+        for key in ("task", "train", "agent", "agent_config", "seed"):
+            if _plain(saved.get(key)) != _plain(wanted[key]):
+                changed = _difference(_plain(saved.get(key)), _plain(wanted[key]))
+                raise UsageError(f"--resume: {folder} was started with other settings ({key}: {changed}); give the same command")
+    if resume and (folder / results.FINAL).exists():
+        final: dict[str, Any] = results.read_json(folder / results.FINAL)
+        return final
+    results.write_json(config, wanted)
+    trainer = Trainer(setup, folder, watch)
+    if resume and checkpoint.exists():
+        trainer.load_state_dict(results.read_state(checkpoint))
+        results.trim_curve(folder / results.CURVE, trainer.update)
+    else:
+        (folder / results.CURVE).unlink(missing_ok=True)
+    return trainer.run()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back: tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    return [_plain(child) for child in value] if isinstance(value, list | tuple) else value
+
+
+def _difference(saved: Any, wanted: Any) -> str:
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        keys = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
+        return ", ".join(f"{key} was {saved.get(key)}, is {wanted.get(key)}" for key in keys)
+    return f"was {saved}, is {wanted}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (and a polite kill) sets a flag that the loop reads between updates; a second one stops at once."""
+    seen = []
+
+    def note(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: leave signals alone
+        previous = {}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
