@@ -65,7 +65,7 @@ class Reinforce:
         self.policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std, init).to(device)
         self.critic = Critic(observation_space.shape[0]).to(device)
         self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)
 
     def begin(self, batch_size: int) -> None:
         """Nothing to remember: the world's observation carries the history."""

@@ -18,6 +18,7 @@ from hardattn.envs.augment import random_affine
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
 from hardattn.envs.perception import Perception, State
+from hardattn.envs.precision import MixedPrecision
 from hardattn.envs.tasks import Task
 from hardattn.envs.world import Counts, Precision, Step, use_bf16
 
@@ -64,11 +65,12 @@ class GlimpseWorld:
         self.perception: Perception = perception  # type: ignore[assignment]  # the same object, by its contract
         self.horizon, self.batch_size, self.repeats = task.num_glimpses, batch_size, repeats
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
-        self.bf16 = use_bf16(precision, self.device)
+        self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
         self.progress = 0.0
         self.action_space = spaces.Box(-1.0, 1.0, (3 if stop else 2,), np.float32)
         width = self.perception.features + 2 + self.horizon
         self.observation_space = spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self._keeps_graph = learning or attention == "soft"
         self._cut = glimpse.soft_glimpse if attention == "soft" else glimpse.hard_glimpse
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -85,9 +87,11 @@ class GlimpseWorld:
         if self.augment:
             self._images = random_affine(self._images.float() / 255, self.augment, self._generator)
         batch = len(examples)
-        self.network.train(self.learning)
-        self._state = self.perception.initial(batch)
-        self._logits = [rewards.uniform_logits(batch, self.dataset.classes, self.device)]
+        with torch.set_grad_enabled(self._keeps_graph):
+            self._see.refresh(self.learning)
+            self._state = self.perception.initial(batch)
+        self._logits = [torch.zeros(batch, self.dataset.classes, device=self.device)]  # before any look every class is alike
+        self._confidence = torch.full((batch,), 1 / self.dataset.classes, device=self.device)
         self.locations: list[Tensor] = []  # each [B, 2], as looked at
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
@@ -99,12 +103,11 @@ class GlimpseWorld:
         location = action[:, :2].clamp(-1, 1)
         if self.stop:
             self._stopped = self._stopped | (action[:, 2] > 0)
-        grad = self.learning or self.attention == "soft"
-        with torch.set_grad_enabled(grad), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.set_grad_enabled(self._keeps_graph):
             seen = self._cut(self._images, location, self.task.size, self.task.scales, self.task.background)
-            state = self.perception.look(self._state, seen, location)
+            state = self._see("look", self._state, seen, location)
             self._state = self._hold(state) if self.stop else state
-            logits = self.perception.read(self._state)
+            logits = self._see("read", self._state)
         self._logits.append(logits.float())
         self._looking.append(~self._stopped)
         self.locations.append(location.detach())
@@ -171,7 +174,8 @@ class GlimpseWorld:
     def _reward(self, last: bool) -> Tensor:
         after = self._logits[-1].detach()
         if self.task.reward == "confidence-gain":
-            return rewards.confidence_gain(self._logits[-2].detach(), after, self.labels)
+            before, self._confidence = self._confidence, rewards.confidence(after, self.labels)
+            return self._confidence - before
         if not last:
             return torch.zeros(len(after), device=self.device)
         formula = rewards.correct if self.task.reward == "correct" else rewards.clipped_linear
