@@ -142,7 +142,7 @@ class GlimpseWorld:
             "generator": self._generator.get_state(),
             "order": self._order,
             "cursor": torch.tensor(self._cursor),
-            "tally": self._tally,
+            "tally": self._tally.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

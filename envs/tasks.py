@@ -79,6 +79,8 @@ TASKS = {
         Task(
             name="ram-mnist",
             summary="classify a 28x28 digit from 6 looks of 8x8 pixels",
+            look_loss=0.2,
+            perception=PerceptionConfig(encoder_width=256),
             published=(
                 ("Mnih et al. 2014, NIPS version, 6 looks", 1.12),
                 ("kevinzakka/recurrent-visual-attention, 6 looks, about 160 epochs", 1.21),

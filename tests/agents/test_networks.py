@@ -1,0 +1,76 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from hardattn.agents.base import action_width
+from hardattn.agents.networks import CategoricalPolicy, Critic, GaussianPolicy, make_policy
+
+OBSERVATION = spaces.Box(-1, 1, (5,), np.float32)
+PLANE = spaces.Box(-1, 1, (2,), np.float32)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_gaussian_log_prob_on_paper() -> None:
+    policy = GaussianPolicy(5, PLANE, 8, 0.5, generator())
+    observation = torch.randn(3, 5)
+    mean = policy.mean(observation)
+    at_mean, one_std_off = policy.log_prob(observation, mean), policy.log_prob(observation, mean + torch.tensor([0.5, 0.0]))
+    constant = -2 * (math.log(0.5) + 0.5 * math.log(2 * math.pi))
+    assert at_mean.tolist() == pytest.approx([constant] * 3)
+    assert one_std_off.tolist() == pytest.approx([constant - 0.5] * 3, abs=1e-5)
+
+
+def test_log_prob_is_of_the_unclipped_sample() -> None:
+    policy = GaussianPolicy(5, PLANE, 8, 0.5, generator())
+    observation = torch.zeros(1, 5)
+    near, far = (policy.log_prob(observation, torch.tensor([[x, 0.0]])) for x in (1.0, 2.0))
+    assert far < near
+
+
+def test_the_mean_keeps_its_gradient_and_the_sample_has_none() -> None:
+    policy = GaussianPolicy(5, PLANE, 8, 0.5, generator())
+    observation = torch.randn(3, 5)
+    sample = policy.sample(observation, generator())
+    assert not sample.requires_grad
+    policy.log_prob(observation, sample).sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in policy.parameters())
+
+
+def test_means_stay_in_any_box() -> None:
+    box = spaces.Box(np.array([0.0, -4.0], np.float32), np.array([1.0, 4.0], np.float32))
+    policy = GaussianPolicy(5, box, 8, 0.5, generator())
+    means = policy.mean(1000 * torch.randn(100, 5))
+    assert bool((means >= torch.tensor([0.0, -4.0])).all() and (means <= torch.tensor([1.0, 4.0])).all())
+    assert means[:, 1].abs().max() > 3  # and reach for the bounds
+
+
+def test_categorical_log_probs_sum_to_one_and_samples_follow_them() -> None:
+    policy = CategoricalPolicy(5, spaces.Discrete(3), 8, generator())
+    observation = torch.randn(1, 5).expand(3, 5)
+    probabilities = policy.log_prob(observation, torch.arange(3)).exp().detach()
+    assert float(probabilities.sum()) == pytest.approx(1)
+    draws = policy.sample(observation[:1].expand(20_000, 5), generator())
+    torch.testing.assert_close(draws.bincount(minlength=3) / 20_000, probabilities, atol=0.02, rtol=0)
+    assert int(policy.mean(observation[:1])) == int(probabilities.argmax())
+    assert policy.sample(torch.randn(2, 4, 5), generator()).shape == (2, 4)
+
+
+def test_critic_is_linear_and_starts_at_zero() -> None:
+    critic = Critic(5)
+    assert not critic(torch.randn(3, 2, 5)).any()
+    with torch.no_grad():
+        critic.weight.copy_(torch.arange(5.0))
+        critic.bias.fill_(1.0)
+    assert critic(torch.ones(1, 5)).tolist() == [11.0]
+
+
+def test_action_spaces_that_have_no_policy_are_refused() -> None:
+    assert action_width(PLANE) == 2 and action_width(spaces.Discrete(7)) == 7
+    with pytest.raises(ValueError, match="wanted a flat Box or a Discrete"):
+        make_policy(OBSERVATION, spaces.MultiBinary(3), 8, 0.1, generator())

@@ -1,0 +1,213 @@
+"""The loop: resumed equals uninterrupted, to the bit; and what stops it leaves a good checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hardattn import results
+from hardattn.agents.reinforce import Reinforce
+from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.experiment import Experiment, build
+from hardattn.settings import TrainSettings
+from hardattn.train import Phase, Trainer, phases, train
+
+TINY = ["batch_size=50", "core_width=16", "glimpse_width=16", "encoder_width=16", "evaluations=8", "augment=0.5"]
+
+
+def tiny(*sets: str, agent: str = "reinforce", seed: int = 0) -> Experiment:
+    return build("ram-mnist", agent, sets=[*TINY, "episodes=2000", "dropout=0.1", *sets], seed=seed, device="cpu")
+
+
+def tensors(node: Any) -> list[torch.Tensor]:
+    if isinstance(node, torch.Tensor):
+        return [node]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else []
+    return [tensor for child in children for tensor in tensors(child)]
+
+
+def checkpoint(folder: Path) -> list[torch.Tensor]:
+    return tensors(results.read_state(folder / results.CHECKPOINT))
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(checkpoint(one), checkpoint(other), strict=True))
+    finals = [results.read_json(folder / results.FINAL) for folder in (one, other)]
+    assert finals[0]["protocols"] == finals[1]["protocols"] and finals[0]["controls"] == finals[1]["controls"]
+    curves = [results.read_curve(folder / results.CURVE) for folder in (one, other)]
+    for row in curves[0] + curves[1]:
+        del row["seconds"]
+    assert curves[0] == curves[1]
+
+
+class StopAt(Exception):
+    """Stands in for a kill inside this process."""
+
+
+def killed_after(update: int) -> Any:
+    def watch(progress: Any) -> None:
+        if progress.episodes == 50 * update:
+            raise StopAt
+
+    return watch
+
+
+@pytest.mark.parametrize("mode", ["joint", "staged"])
+@pytest.mark.parametrize("update", [7, 13, 29])
+def test_resumed_equals_uninterrupted(tmp_path: Path, mode: str, update: int) -> None:
+    setup = tiny(f"mode={mode}", "repeats=2")
+    train(setup, tmp_path / "whole")
+    with pytest.raises(StopAt):
+        train(setup, tmp_path / "parts", watch=killed_after(update))
+    assert not (tmp_path / "parts" / results.FINAL).exists()
+    train(setup, tmp_path / "parts", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_same_seed_repeats_and_another_differs(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(tiny(seed=seed), tmp_path / name)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        assert_same(tmp_path / "a", tmp_path / "c")
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    sets = [argument for text in [*TINY, "episodes=20_000", "evaluations=40"] for argument in ("--set", text)]
+    command = [sys.executable, "-m", "hardattn", "train", "ram-mnist", "--out", str(folder), "--resume", *sets]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
+
+
+def wait_for_rows(folder: Path, rows: int) -> None:
+    for _ in range(1200):
+        curve = folder / results.CURVE
+        if curve.exists() and len(curve.read_text().splitlines()) >= rows and (folder / results.CHECKPOINT).exists():
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"no {rows} rows in {folder}")
+
+
+def test_kill_9_at_any_moment_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    assert start(tmp_path / "whole").wait(timeout=300) == 0
+    for rows in (2, 5):
+        process = start(tmp_path / "killed")
+        wait_for_rows(tmp_path / "killed", rows)
+        process.kill()
+        process.wait()
+        assert not (tmp_path / "killed" / results.FINAL).exists()
+    assert start(tmp_path / "killed").wait(timeout=300) == 0
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_cleanly_with_a_checkpoint(tmp_path: Path, how: signal.Signals) -> None:
+    process = start(tmp_path / "run")
+    wait_for_rows(tmp_path / "run", 1)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "add --resume to the same command" in errors and "Traceback" not in errors
+    assert results.read_state(tmp_path / "run" / results.CHECKPOINT)["progress"][2] > 0
+
+
+def test_the_plan_of_each_mode() -> None:
+    settings = TrainSettings(episodes=1000, batch_size=10, random_share=0.3, frozen_share=0.1)
+    assert phases(settings) == [Phase("joint", 100, True, True)]
+    staged = TrainSettings(episodes=1000, batch_size=10, random_share=0.3, frozen_share=0.1, mode="staged")
+    assert phases(staged) == [Phase("random", 30, True, False), Phase("frozen", 10, False, True), Phase("joint", 60, True, True)]
+
+
+def test_frozen_perception_stays_as_it_was(tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "first")
+    given = results.read_state(tmp_path / "first" / results.CHECKPOINT)
+    train(tiny("mode=frozen", f"perception_from={tmp_path / 'first'}", seed=5), tmp_path / "frozen")
+    after = results.read_state(tmp_path / "frozen" / results.CHECKPOINT)
+    assert all(torch.equal(given["perception"][name], weight) for name, weight in after["perception"].items())
+    assert not all(torch.equal(given["agent"]["policy"][name], weight) for name, weight in after["agent"]["policy"].items())
+
+
+def test_staged_leaves_the_agent_alone_while_perception_looks_at_random(tmp_path: Path) -> None:
+    trainer = Trainer(tiny("mode=staged"), tmp_path)
+    before = [weight.clone() for weight in trainer.agent.policy.parameters()]
+    seen = [weight.clone() for weight in trainer.perception.parameters()]
+    trainer._one_update()
+    assert all(torch.equal(old, new) for old, new in zip(before, trainer.agent.policy.parameters(), strict=True))
+    assert not any(torch.equal(old, new) for old, new in zip(seen, trainer.perception.parameters(), strict=True))
+
+
+def test_the_test_split_is_read_only_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hardattn.envs import datasets
+
+    asked = []
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda name, split: asked.append(split) or load(name, split))
+    train(tiny(), tmp_path, watch=lambda progress: asked.append("update"))
+    assert asked.index("test") > max(place for place, what in enumerate(asked) if what == "update")
+    assert asked.count("test") == 1
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update, calls = Reinforce.update, []
+
+    def sick(self: Reinforce, world: Any) -> dict[str, float]:
+        calls.append(1)
+        metrics = update(self, world)
+        return metrics | ({"policy_loss": float("nan")} if len(calls) == 12 else {})
+
+    monkeypatch.setattr(Reinforce, "update", sick)
+    with pytest.raises(HardattnError, match="policy_loss became nan at update 12; the last good checkpoint is kept"):
+        train(tiny(), tmp_path)
+    state = results.read_state(tmp_path / results.CHECKPOINT)
+    assert state["progress"][2] == 10
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors(state) if tensor.is_floating_point())
+
+
+def test_a_perception_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    trainer = Trainer(tiny(), tmp_path)
+    with torch.no_grad():
+        trainer.perception.classify.bias.fill_(float("inf"))
+    with pytest.raises(HardattnError, match=r"became (nan|inf|-inf) at update 1"):
+        trainer._one_update()
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tmp_path: Path) -> None:
+    train(tiny(), tmp_path)
+    with pytest.raises(UsageError, match="already holds a run; add --resume"):
+        train(tiny(), tmp_path)
+    with pytest.raises(UsageError, match=r"other settings \(agent_config: std was 0.1, is 0.2\)"):
+        train(tiny("std=0.2"), tmp_path, resume=True)
+    again = train(tiny(), tmp_path, resume=True)  # a finished run is read, not trained again
+    assert again == results.read_json(tmp_path / results.FINAL)
+
+
+def test_a_checkpoint_of_another_task_or_training_set_is_refused(tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "a")
+    file = tmp_path / "a" / results.CHECKPOINT
+    for key, value in (("task", "ram-elsewhere"), ("data_sha256", "0" * 64)):
+        state = results.read_state(file)
+        state[key] = value
+        (tmp_path / "b").mkdir(exist_ok=True)
+        results.write_state(tmp_path / "b" / results.CHECKPOINT, state)
+        results.write_json(tmp_path / "b" / results.CONFIG, results.read_json(tmp_path / "a" / results.CONFIG))
+        with pytest.raises(UsageError, match=f"is of {key} {value}"):
+            train(tiny(), tmp_path / "b", resume=True)
+
+
+def test_the_run_folder_tells_the_whole_story(tmp_path: Path) -> None:
+    final = train(tiny(), tmp_path)
+    config = json.loads((tmp_path / results.CONFIG).read_text())
+    assert config["task"]["name"] == "ram-mnist" and config["versions"]["torch"] == torch.__version__
+    assert config["train"]["episodes"] == 2000 and config["agent_config"]["std"] == 0.1
+    assert len(results.read_curve(tmp_path / results.CURVE)) == 8
+    assert final["images"] == 10_000 and final["processed_pixels"] == 6 * 64 and 64 <= final["unique_pixels"] <= 6 * 64
+    predictions = results.read_state(tmp_path / results.PREDICTIONS)
+    assert predictions["probabilities"].shape == (10_000, 10)
+    assert 100 * predictions["wrong"].float().mean() == pytest.approx(final["protocols"]["mean"]["error"])
+    assert not list(tmp_path.glob(".*")) and not [file for file in os.listdir(tmp_path) if file.endswith((".pkl", ".pt", ".pth"))]

@@ -1,0 +1,65 @@
+"""Learners solve probe worlds whose best value is known; broken ones must not."""
+
+import torch
+from torch import Tensor
+
+from hardattn.agents.base import Rollout
+from hardattn.agents.reinforce import Config, Reinforce
+from hardattn.envs.probes import PROBES, ProbeWorld
+from hardattn.testing import POLICY_PROBES, probe_return, solved_at
+
+
+def make(world: ProbeWorld, **settings: object) -> Reinforce:
+    return Reinforce(world.observation_space, world.action_space, config=Config(learning_rate=5e-3, **settings))  # type: ignore[arg-type]
+
+
+class Flipped(Reinforce):
+    """Runs from reward."""
+
+    def policy_loss(self, rollout: Rollout, advantages: Tensor) -> Tensor:
+        return super().policy_loss(rollout, -advantages)
+
+
+class Blind(Reinforce):
+    """Never sees the observation."""
+
+    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+        return super().act(torch.zeros_like(observation), memory, greedy)
+
+    def policy_loss(self, rollout: Rollout, advantages: Tensor) -> Tensor:
+        return super().policy_loss(Rollout(rollout.observations * 0, rollout.actions, rollout.rewards, rollout.logits), advantages)
+
+
+def broken(kind: type[Reinforce]) -> object:
+    return lambda world: kind(world.observation_space, world.action_space, config=Config(learning_rate=5e-3))
+
+
+def test_reinforce_solves_every_probe() -> None:
+    for probe in POLICY_PROBES:
+        for baseline in ("critic", "leave-one-out"):
+            reached = probe_return(lambda world, baseline=baseline: make(world, baseline=baseline), probe)
+            assert reached >= solved_at(probe), (probe, baseline)
+
+
+def test_with_the_advantage_flipped_it_does_not() -> None:
+    for probe in POLICY_PROBES:
+        assert probe_return(broken(Flipped), probe) < 0.5 * PROBES[probe].best, probe
+
+
+def test_without_the_observation_it_gets_the_blind_best_at_most() -> None:
+    assert probe_return(broken(Blind), "left") >= solved_at("left")
+    for probe in ("cue", "late"):
+        assert probe_return(broken(Blind), probe) < solved_at(probe), probe
+
+
+def test_without_the_future_the_late_reward_teaches_nothing() -> None:
+    assert probe_return(lambda world: make(world, discount=0.0, standardise=False), "late") < solved_at("late")
+
+
+def test_the_critic_learns_a_constant_return() -> None:
+    world = ProbeWorld("constant")
+    agent = make(world, baseline="critic")
+    for _ in range(400):
+        agent.update(world)
+    values = agent.critic(world.reset())
+    torch.testing.assert_close(values, torch.ones_like(values), atol=0.05, rtol=0)
