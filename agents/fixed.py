@@ -1,6 +1,5 @@
 """Controls: agents that look without learning. Every learner must beat them, through a perception trained on just such looks."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,21 +12,21 @@ from hardattn.envs.world import World
 
 
 @dataclass(frozen=True)
-class Config:
+class ControlConfig:
     """The controls have no settings."""
 
 
 class Random:
     """Looks anywhere in the action space, uniformly; greedy or not."""
 
-    Config = Config
+    Config = ControlConfig
 
     def __init__(
         self,
         observation_space: spaces.Box,
         action_space: spaces.Box,
         *,
-        config: Config | None = None,
+        config: ControlConfig | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -60,14 +59,14 @@ class Random:
 class _Path:
     """The same look for every image at step t: a path [T, A] that is repeated when the horizon is longer."""
 
-    Config = Config
+    Config = ControlConfig
 
     def __init__(
         self,
         observation_space: spaces.Box,
         action_space: spaces.Box,
         *,
-        config: Config | None = None,
+        config: ControlConfig | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -109,7 +108,10 @@ class Raster(_Path):
     """Reads the middle of the image row by row on a fixed grid of 2 columns and 3 rows, which covers a centred digit."""
 
     COLUMNS, ROWS = 2, 3
-    REACH_X, REACH_Y = 0.3, 0.5  # an MNIST digit fills the middle 20 of 28 pixels: 8-pixel patches at 4 px and 7 px spacing cover it
+    REACH_X, REACH_Y = (
+        0.3,
+        0.5,
+    )  # an MNIST digit fills the middle 20 of 28 pixels: 8-pixel patches at 4 px and 7 px spacing cover it
 
     def looks(self, action_space: spaces.Box) -> Tensor:
         """The grid's middles; further coordinates of the action (a stop number) stay at their low end."""

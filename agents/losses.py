@@ -25,7 +25,7 @@ def leave_one_out(returns: Tensor, repeats: int) -> Tensor:
     if repeats < 2 or len(returns) % repeats:
         raise ValueError(f"leave_one_out: got {len(returns)} rows in groups of {repeats}, wanted whole groups of at least 2")
     groups = returns.unflatten(0, (-1, repeats))  # [B/M, M, T]
-    others = groups.sum(dim=1, keepdim=True) - groups
+    others: Tensor = groups.sum(dim=1, keepdim=True) - groups
     return (others / (repeats - 1)).flatten(0, 1)
 
 

@@ -18,11 +18,11 @@ from hardattn.agents.base import action_width
 
 def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Sequential:
     """One hidden layer of ReLU units, orthogonal weights drawn from `generator`; `scale` is the gain of the last layer."""
-    layers = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-    for layer, gain in ((layers[0], math.sqrt(2)), (layers[2], scale)):
+    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+    for layer, gain in ((first, math.sqrt(2)), (last, scale)):
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
         nn.init.zeros_(layer.bias)
-    return layers
+    return nn.Sequential(first, nn.ReLU(), last)
 
 
 class GaussianPolicy(nn.Module):
@@ -49,7 +49,7 @@ class GaussianPolicy(nn.Module):
             return mean + self.std * torch.randn(mean.shape, generator=generator, device=mean.device)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """log pi(action | observation), summed over coordinates: [..., D], [..., A] -> [...]."""
+        """Log pi(action | observation), summed over coordinates: [..., D], [..., A] -> [...]."""
         z = (action.detach() - self.mean(observation)) / self.std
         constant = math.log(self.std) + 0.5 * math.log(2 * math.pi)
         return -(0.5 * z.square() + constant).sum(dim=-1)
@@ -75,7 +75,7 @@ class CategoricalPolicy(nn.Module):
             return flat.view(probabilities.shape[:-1])
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """log pi(action | observation): [..., D], [...] -> [...]."""
+        """Log pi(action | observation): [..., D], [...] -> [...]."""
         return F.log_softmax(self.net(observation), dim=-1).gather(-1, action[..., None])[..., 0]
 
 

@@ -19,7 +19,7 @@ from hardattn.envs.world import World
 
 
 @dataclass(frozen=True)
-class Config:
+class ReinforceConfig:
     """Settings of REINFORCE."""
 
     std: float = 0.1
@@ -48,18 +48,18 @@ class Config:
 class Reinforce:
     """Chooses looks by a stochastic policy of the observation and learns it by policy gradient."""
 
-    Config = Config
+    Config = ReinforceConfig
 
     def __init__(
         self,
         observation_space: spaces.Box,
         action_space: spaces.Space[Any],
         *,
-        config: Config | None = None,
+        config: ReinforceConfig | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        self.config = config or Config()
+        self.config = config or ReinforceConfig()
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std, init).to(device)

@@ -3,6 +3,7 @@
 A dataset stays uint8 on its device; the world cuts glimpses from it and never copies it.
 """
 
+import functools
 import hashlib
 import lzma
 from dataclasses import dataclass
@@ -102,14 +103,18 @@ def mnist(split: str) -> Dataset:
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    prefix = "t10k" if split == "test" else "train"
-    images = torch.from_numpy(read_mnist(f"{prefix}-images-idx3-ubyte"))[:, None]
-    labels = torch.from_numpy(read_mnist(f"{prefix}-labels-idx1-ubyte")).long()
+    images, labels = _mnist_files("t10k" if split == "test" else "train")
     if split != "test":
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(MNIST_SPLIT_SEED))
         chosen = order[:MNIST_VALIDATION] if split == "validation" else order[MNIST_VALIDATION:]
         images, labels = images[chosen], labels[chosen]
     return Dataset("mnist", images, labels, 10)
+
+
+@functools.lru_cache(maxsize=2)  # training and validation digits lie in the same file, which takes half a second to unpack
+def _mnist_files(prefix: str) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(read_mnist(f"{prefix}-images-idx3-ubyte"))[:, None]
+    return images, torch.from_numpy(read_mnist(f"{prefix}-labels-idx1-ubyte")).long()
 
 
 def read_mnist(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -60,7 +60,7 @@ def soft_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, 
 
     Equals `hard_glimpse` wherever a patch falls on whole pixels. Raises ValueError for images or locations of another shape.
     """
-    batch, channels, height, width = _check(images, locations, size, scales)
+    _, _, height, width = _check(images, locations, size, scales)
     values = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
     values = values - background  # grid_sample pads with zeros: shift so that zero is the background
     centre = to_pixels(locations, height, width)

@@ -169,7 +169,9 @@ class GlimpseWorld:
 
     def _hold(self, state: State) -> State:
         """The new state, but the old one in episodes that stopped."""
-        return tuple(torch.where(self._stopped[:, None], old.to(new.dtype), new) for old, new in zip(self._state, state, strict=True))
+        return tuple(
+            torch.where(self._stopped[:, None], old.to(new.dtype), new) for old, new in zip(self._state, state, strict=True)
+        )
 
     def _reward(self, last: bool) -> Tensor:
         after = self._logits[-1].detach()
@@ -197,6 +199,8 @@ class GlimpseWorld:
             raise ValueError(f"step() after the last of {self.horizon} looks: call reset() to start new episodes")
         wanted = (len(self.labels), *self.action_space.shape)
         if tuple(action.shape) != wanted or not action.is_floating_point():
-            raise ValueError(f"action: got {action.dtype} {list(action.shape)}, wanted floating point {list(wanted)}, one row an episode")
+            raise ValueError(
+                f"action: got {action.dtype} {list(action.shape)}, wanted floating point {list(wanted)}, one row an episode"
+            )
         if action.device.type != self.device.type:
             raise ValueError(f"action: got a tensor on {action.device}, wanted one on {self.device}")

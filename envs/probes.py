@@ -57,7 +57,10 @@ PROBES = {
 
 
 class ProbeWorld:
-    """A probe as a world. Observation [B, 4]: the cue (-0.5 or 0.5), the step as two indicators, 1. Raises UsageError for an unknown name."""
+    """A probe as a world. Observation [B, 4]: the cue (-0.5 or 0.5), the step as two indicators, 1.
+
+    Raises UsageError for an unknown name.
+    """
 
     def __init__(
         self, name: str, batch_size: int = 64, repeats: int = 1, device: torch.device | str = "cpu", seed: int = 0
@@ -68,7 +71,7 @@ class ProbeWorld:
         self.device, self.horizon = torch.device(device), self.probe.horizon
         self.batch_size, self.repeats, self.progress = batch_size, repeats, 0.0
         self.observation_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
-        self.action_space: spaces.Space[np.ndarray] = spaces.Box(-1.0, 1.0, (2,), np.float32)  # type: ignore[type-arg]
+        self.action_space: spaces.Box = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._episodes = 0
 

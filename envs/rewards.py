@@ -9,7 +9,7 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """p(label): logits [B, K], labels [B] -> [B]. A look's rise of it is the confidence gain of GFNet (Wang et al. 2020, section 3.3)."""
+    """p(label): logits [B, K], labels [B] -> [B]. Its rise by a look is GFNet's reward (Wang et al. 2020, section 3.3)."""
     return logits.softmax(dim=-1).gather(-1, labels[:, None])[:, 0]
 
 

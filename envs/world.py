@@ -5,7 +5,7 @@ part of the task and the step index is part of the observation.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from gymnasium import spaces
@@ -44,13 +44,31 @@ class Counts:
 class World(Protocol):
     """Anything an agent can act in."""
 
-    observation_space: spaces.Box
-    action_space: spaces.Space  # type: ignore[type-arg]
-    horizon: int
-    batch_size: int
-    repeats: int
-    device: torch.device
     progress: float  # share of the training budget that is spent, 0 to 1; the study sets it, schedules read it
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """What one row of the observation looks like: [D]."""
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """What one row of the action looks like: a Box [A] or a Discrete."""
+
+    @property
+    def horizon(self) -> int:
+        """Steps in an episode (T)."""
+
+    @property
+    def batch_size(self) -> int:
+        """Episodes that `reset()` starts side by side (B)."""
+
+    @property
+    def repeats(self) -> int:
+        """How many of them show the same example, next to each other (M)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where all tensors live."""
 
     @property
     def counts(self) -> Counts:

@@ -81,7 +81,9 @@ def show(table: dict[str, Any]) -> None:
     results.print(sheet)
 
 
-def _measure(makers: dict[tuple[str, str], Callable[[], None]], batch: int, seconds: float, device: str) -> dict[tuple[str, str], float]:
+def _measure(
+    makers: dict[tuple[str, str], Callable[[], None]], batch: int, seconds: float, device: str
+) -> dict[tuple[str, str], float]:
     """Images a second of each function: windows taken in turn, so that a slow moment of the machine meets them all; medians."""
     for step in makers.values():
         for _ in range(2):
@@ -129,7 +131,11 @@ def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], 
 def _perception(task: Task, dataset: datasets.Dataset, batch: int, precision: str) -> Callable[[], None]:
     world = _world(task, dataset, batch, precision, learning=False)
     agent = Reinforce(world.observation_space, world.action_space, device=world.device)
-    return lambda: collect(agent, world) and None
+
+    def step() -> None:
+        collect(agent, world)
+
+    return step
 
 
 def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str) -> Callable[[], None]:
@@ -140,14 +146,14 @@ def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str)
     def step() -> None:
         agent.update(world)
         optimizer.zero_grad()
-        world.loss().backward()  # type: ignore[no-untyped-call]
+        world.loss().backward()
         optimizer.step()
 
     return step
 
 
 class LoopRam(nn.Module):
-    """The reference: RAM whose sensor slices each image's patch in a Python loop (method of kevinzakka/recurrent-visual-attention)."""
+    """The reference: RAM whose sensor slices each image's patch in a Python loop, as the module's docstring says."""
 
     def __init__(self, size: int, classes: int) -> None:
         super().__init__()
@@ -184,7 +190,8 @@ class LoopRam(nn.Module):
         reward = (logits.argmax(dim=1) == labels).float()[:, None]
         baseline, log_prob = torch.stack(baselines, dim=1), torch.stack(log_probs, dim=1)
         reinforce = -(log_prob * (reward - baseline.detach())).sum(dim=1).mean()
-        return F.cross_entropy(logits, labels) + F.mse_loss(baseline, reward.expand_as(baseline)) + 0.01 * reinforce
+        value: Tensor = F.mse_loss(baseline, reward.expand_as(baseline))
+        return F.cross_entropy(logits, labels) + value + 0.01 * reinforce
 
 
 def _loop_training(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], None]:
@@ -196,7 +203,7 @@ def _loop_training(task: Task, dataset: datasets.Dataset, batch: int) -> Callabl
 
     def step() -> None:
         optimizer.zero_grad()
-        model.loss(images, labels, task.num_glimpses).backward()  # type: ignore[no-untyped-call]
+        model.loss(images, labels, task.num_glimpses).backward()
         optimizer.step()
 
     return step

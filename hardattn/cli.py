@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
     if argv == ["--version"]:
         argv = ["version"]
     command: Any = tyro.cli(
-        Command,  # type: ignore[arg-type]  # a union of annotated commands, which tyro reads
+        Command,
         prog="hardattn",
         description=DESCRIPTION,
         args=argv or ["--help"],

@@ -89,4 +89,6 @@ def show_findings(findings: list[Any]) -> None:
     """A line for each contract test."""
     for finding in findings:
         mark = "ok  " if finding.passed else ("note" if finding.advice else "FAIL")
-        results.print(f"{mark} {finding.test}{': ' + finding.note if finding.note else ''}", highlight=False, soft_wrap=True, markup=False)
+        results.print(
+            f"{mark} {finding.test}{': ' + finding.note if finding.note else ''}", highlight=False, soft_wrap=True, markup=False
+        )

@@ -99,7 +99,7 @@ def flops_per_image(agent: Agent, world: GlimpseWorld) -> float:
     indices = torch.arange(min(8, len(world.dataset)), device=world.device)
     with FlopCounterMode(display=False) as counter:
         collect(agent, world, True, indices)
-    return counter.get_total_flops() / len(indices)
+    return float(counter.get_total_flops() / len(indices))
 
 
 def test_world(make: Callable[..., GlimpseWorld], dataset: Dataset) -> Callable[[], GlimpseWorld]:

@@ -78,7 +78,7 @@ class _Nothing:
 
 
 def resolve_device(name: str) -> str:
-    """ "auto" is the first GPU if there is one, else the CPU. Raises UsageError for a device that is not here."""
+    """Where to compute: "auto" is the first GPU if there is one, else the CPU. Raises UsageError for a device that is not here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -143,7 +143,9 @@ def git_commit() -> str | None:
         return None
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changed.strip() else "")

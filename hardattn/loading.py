@@ -42,7 +42,9 @@ def find(name: str) -> Path:
             raise UsageError(f"no weights for {name} ship with the package; train it: hardattn train {name}")
         return SHIPPED / name
     if path.is_dir():
-        raise UsageError(f"{name} is no run folder: it has no {results.CONFIG}; a run lies in {results.RUNS}/<task>/<agent>/seed-<k>")
+        raise UsageError(
+            f"{name} is no run folder: it has no {results.CONFIG}; a run lies in {results.RUNS}/<task>/<agent>/seed-<k>"
+        )
     if os.sep in name or name.startswith("."):
         raise UsageError(f"there is no folder {name}; `hardattn list` shows the runs under {results.RUNS}")
     raise unknown("task or run folder", name, TASKS)

@@ -1,4 +1,4 @@
-"""From an agent's name to its class: our own names, or `package.module:Class` from anywhere importable, the current folder first."""
+"""From an agent's name to its class: one of ours, or `package.module:Class` from the current folder or anything installed."""
 
 import importlib
 import inspect
@@ -29,7 +29,9 @@ def agent_class(name: str) -> Any:
         raise UsageError(f"agent {name}: it is a {type(found).__name__}, wanted a class")
     missing = [signature for method, signature in METHODS.items() if not callable(getattr(found, method, None))]
     if missing:
-        raise UsageError(f"agent {name} lacks {'; '.join(missing)}. Add what is missing; `hardattn check {name}` runs the whole contract")
+        raise UsageError(
+            f"agent {name} lacks {'; '.join(missing)}. Add what is missing; `hardattn check {name}` runs the whole contract"
+        )
     return found
 
 
@@ -62,7 +64,9 @@ def make_agent(name: str, world: Any, *, config: Any = None, seed: int = 0) -> A
         raise
     except Exception as error:
         wanted = "(observation_space, action_space, *, config, device, seed)"
-        raise HardattnError(f"agent {name}: its constructor failed: {type(error).__name__}: {error}; it is called with {wanted}") from error
+        raise HardattnError(
+            f"agent {name}: its constructor failed: {type(error).__name__}: {error}; it is called with {wanted}"
+        ) from error
 
 
 def default_config(name: str) -> Any:

@@ -111,7 +111,9 @@ def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
         return {"list": [_strip(value, tensors) for value in node]}
     if node is None or isinstance(node, bool | int | float | str):
         return {"value": node}
-    raise HardattnError(f"cannot save a {type(node).__name__} in a checkpoint: keep tensors, numbers, text, lists and dicts in state_dict()")
+    raise HardattnError(
+        f"cannot save a {type(node).__name__} in a checkpoint: keep tensors, numbers, text, lists and dicts in state_dict()"
+    )
 
 
 def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:

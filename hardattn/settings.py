@@ -108,7 +108,9 @@ def settable(config: Any) -> list[str]:
     hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
     fixed = {"name", "summary"}
     return [
-        field.name for field in dataclasses.fields(config) if _is_plain(hints[field.name]) and field.name not in fixed and field.init
+        field.name
+        for field in dataclasses.fields(config)
+        if _is_plain(hints[field.name]) and field.name not in fixed and field.init
     ]
 
 

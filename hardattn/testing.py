@@ -41,7 +41,9 @@ def small_world(batch_size: int = 8, seed: int = 0, **changes: Any) -> GlimpseWo
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (64, 1, 12, 12), generator=random, dtype=torch.uint8)
     dataset = Dataset("noise", images, torch.arange(64) % 4, 4)
-    task = Task(name="small", summary="for tests", size=4, num_glimpses=3, perception=PerceptionConfig(core_width=16, glimpse_width=16))
+    task = Task(
+        name="small", summary="for tests", size=4, num_glimpses=3, perception=PerceptionConfig(core_width=16, glimpse_width=16)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         perception = RamPerception(task.perception, (1, 1, 4, 4), 4)
@@ -150,9 +152,10 @@ def _updates(name: str) -> Iterator[str]:
         if not isinstance(key, str) or not isinstance(value, float | int) or not math.isfinite(value):
             yield f"update() reported {key!r}: {value!r}, wanted a finite number"
     if world.counts.episodes < world.batch_size:
-        yield f"update() finished {world.counts.episodes} episodes, wanted at least one batch of {world.batch_size}; play to the horizon"
+        played = f"update() finished {world.counts.episodes} episodes"
+        yield f"{played}, wanted at least one batch of {world.batch_size}; play to the horizon"
         return
-    world.loss().backward()  # type: ignore[no-untyped-call]  # perception can learn from what was played last
+    world.loss().backward()  # perception can learn from what was played last
 
 
 def _resumes(name: str) -> Iterator[str]:

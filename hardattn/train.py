@@ -75,6 +75,7 @@ class Trainer:
         self.setup, self.folder, self.watch = setup, folder, watch
         torch.manual_seed(setup.seed)  # the networks' first weights and dropout
         self.data = {split: datasets.load(setup.task.dataset, split).to(setup.device) for split in ("train", "validation")}
+        self.data_sha256 = self.data["train"].sha256()
         self.perception = setup.perception(self.data["train"])
         if setup.train.mode == "frozen":
             loading.load_perception(self.perception, setup.train.perception_from or setup.task.name)
@@ -131,7 +132,9 @@ class Trainer:
         )
         self.acting = self.agent
         if not self.phase.agent_learns:
-            self.acting = Random(self.world.observation_space, self.world.action_space, device=self.setup.device, seed=self.setup.seed)
+            self.acting = Random(
+                self.world.observation_space, self.world.action_space, device=self.setup.device, seed=self.setup.seed
+            )
 
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
@@ -157,7 +160,7 @@ class Trainer:
             group["lr"] = settings.learning_rate * rising * cosine(done)
         loss = self.world.loss()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.perception.parameters(), settings.clip_norm)
         value, gradient = torch.stack([loss.detach(), norm]).tolist()
         if math.isfinite(value) and math.isfinite(gradient):
@@ -217,7 +220,7 @@ class Trainer:
         return {
             "task": self.setup.task.name,
             "agent_name": self.setup.agent,
-            "data_sha256": self.data["train"].sha256(),
+            "data_sha256": self.data_sha256,
             "progress": [self.phase_index, self.phase_update, self.update, self.episodes, self.seconds, self.validation_error],
             "perception": self.perception.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -232,10 +235,12 @@ class Trainer:
         for key, here in (
             ("task", self.setup.task.name),
             ("agent_name", self.setup.agent),
-            ("data_sha256", self.data["train"].sha256()),
+            ("data_sha256", self.data_sha256),
         ):
             if state[key] != here:
-                raise UsageError(f"the checkpoint in {self.folder} is of {key} {state[key]}, this run of {here}; choose another --out")
+                raise UsageError(
+                    f"the checkpoint in {self.folder} is of {key} {state[key]}, this run of {here}; choose another --out"
+                )
         self.phase_index, self.phase_update, self.update, self.episodes, self.seconds, self.validation_error = state["progress"]
         if self.phase_index < len(self.plan):
             self._start_phase()
@@ -295,7 +300,7 @@ def _difference(saved: Any, wanted: Any) -> str:
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C (and a polite kill) sets a flag that the loop reads between updates; a second one stops at once."""
-    seen = []
+    seen: list[int] = []
 
     def note(number: int, frame: Any) -> None:
         if seen:

@@ -63,7 +63,9 @@ def test_arrays_become_a_dataset_in_every_usual_layout() -> None:
         (np.zeros((4, 8, 8), np.uint8), [0.0, 1.0, 0.0, 1.0], None, "wanted integers"),
     ],
 )
-def test_what_is_no_dataset_is_refused_at_construction(images: np.ndarray, labels: list[float], classes: int | None, message: str) -> None:
+def test_what_is_no_dataset_is_refused_at_construction(
+    images: np.ndarray, labels: list[float], classes: int | None, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         datasets.from_arrays(images, labels, classes)
 

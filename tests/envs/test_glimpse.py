@@ -35,7 +35,9 @@ def test_hard_glimpse_equals_the_definition_at_the_corners_and_inside(size: int,
     locations = torch.cat([CORNERS, torch.rand(4, 2, generator=random) * 2 - 1, torch.zeros(1, 2)])
     images = torch.rand(len(locations), *shape, generator=random)
     got = hard_glimpse(images, locations, size, scales, background=0.25)
-    wanted = torch.stack([naive_glimpse(image, *place.tolist(), size, scales, 0.25) for image, place in zip(images, locations, strict=True)])
+    wanted = torch.stack(
+        [naive_glimpse(image, *place.tolist(), size, scales, 0.25) for image, place in zip(images, locations, strict=True)]
+    )
     assert got.shape == (len(locations), scales, shape[0], size, size)
     torch.testing.assert_close(got, wanted)
 

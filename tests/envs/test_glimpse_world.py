@@ -19,7 +19,9 @@ from hardattn.testing import small_world
 
 def with_task(world: GlimpseWorld, **changes: Any) -> GlimpseWorld:
     """The same world under a changed task."""
-    return GlimpseWorld(dataclasses.replace(world.task, **changes), world.dataset, world.network, batch_size=8, precision="fp32", learning=True)
+    return GlimpseWorld(
+        dataclasses.replace(world.task, **changes), world.dataset, world.network, batch_size=8, precision="fp32", learning=True
+    )
 
 
 def look_around(world: GlimpseWorld, seed: int = 0) -> list[Any]:

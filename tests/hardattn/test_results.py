@@ -10,7 +10,10 @@ from hardattn.envs.errors import HardattnError
 
 STATE = {
     "weights": {"a.b": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)},
-    "optimizer": {"state": {0: {"step": torch.tensor(3.0)}, 1: {}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999), "fused": None}]},
+    "optimizer": {
+        "state": {0: {"step": torch.tensor(3.0)}, 1: {}},
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999), "fused": None}],
+    },
     "generator": torch.Generator().get_state(),
     "progress": [1, 2.5, None, "joint", True],
     "nothing": None,
@@ -57,7 +60,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         results.read_json(tmp_path / "final.json")
 
 
-@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "read-only")])
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "read-only")]
+)
 def test_a_refusing_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
     file = tmp_path / "final.json"
     results.write_json(file, {"old": 1})

@@ -67,7 +67,13 @@ def test_a_bad_assignment_says_what_was_wanted(text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"episodes": 0}, {"batch_size": 6, "repeats": 4}, {"random_share": 0.8, "frozen_share": 0.4}, {"warmup": 2.0}, {"clip_norm": -1.0}],
+    [
+        {"episodes": 0},
+        {"batch_size": 6, "repeats": 4},
+        {"random_share": 0.8, "frozen_share": 0.4},
+        {"warmup": 2.0},
+        {"clip_norm": -1.0},
+    ],
 )
 def test_training_settings_that_cannot_be_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="wanted"):

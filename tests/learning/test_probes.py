@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from hardattn.agents.base import Rollout
-from hardattn.agents.reinforce import Config, Reinforce
+from hardattn.agents.reinforce import Reinforce, ReinforceConfig
 from hardattn.envs.probes import PROBES, ProbeWorld
 from hardattn.testing import POLICY_PROBES, probe_return, solved_at
 
 
 def make(world: ProbeWorld, **settings: object) -> Reinforce:
-    return Reinforce(world.observation_space, world.action_space, config=Config(learning_rate=5e-3, **settings))  # type: ignore[arg-type]
+    return Reinforce(world.observation_space, world.action_space, config=ReinforceConfig(learning_rate=5e-3, **settings))  # type: ignore[arg-type]
 
 
 class Flipped(Reinforce):
@@ -31,7 +31,7 @@ class Blind(Reinforce):
 
 
 def broken(kind: type[Reinforce]) -> object:
-    return lambda world: kind(world.observation_space, world.action_space, config=Config(learning_rate=5e-3))
+    return lambda world: kind(world.observation_space, world.action_space, config=ReinforceConfig(learning_rate=5e-3))
 
 
 def test_reinforce_solves_every_probe() -> None:
