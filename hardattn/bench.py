@@ -191,7 +191,8 @@ class LoopRam(nn.Module):
         baseline, log_prob = torch.stack(baselines, dim=1), torch.stack(log_probs, dim=1)
         reinforce = -(log_prob * (reward - baseline.detach())).sum(dim=1).mean()
         value: Tensor = F.mse_loss(baseline, reward.expand_as(baseline))
-        return F.cross_entropy(logits, labels) + value + 0.01 * reinforce
+        total: Tensor = F.cross_entropy(logits, labels) + value + 0.01 * reinforce
+        return total
 
 
 def _loop_training(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], None]:

@@ -32,7 +32,7 @@ class Measured:
     @property
     def error(self) -> float:
         """Share of wrong answers in percent."""
-        return 100 * float(self.wrong.float().mean())
+        return percent(self.wrong)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -46,8 +46,7 @@ def measure(agent: Agent, world: GlimpseWorld, greedy: bool = True) -> Measured:
     batches = torch.arange(len(world.dataset), device=world.device).split(BATCH)
     logits = torch.cat([collect(agent, world, greedy, indices).logits for indices in batches])  # [N, T, K]
     wrong = logits.argmax(dim=-1) != world.dataset.labels[:, None]  # [N, T]
-    by_look = tuple((100 * wrong.float().mean(dim=0)).tolist())
-    return Measured(logits[:, -1].softmax(dim=-1), wrong[:, -1], by_look)
+    return Measured(logits[:, -1].softmax(dim=-1), wrong[:, -1], tuple(percent(look) for look in wrong.unbind(dim=1)))
 
 
 def measure_paths(agent: Agent, world: GlimpseWorld, paths: int = PATHS) -> Measured:
@@ -55,7 +54,12 @@ def measure_paths(agent: Agent, world: GlimpseWorld, paths: int = PATHS) -> Meas
     measured = [measure(agent, world, greedy=False) for _ in range(paths)]
     probabilities = torch.stack([one.probabilities for one in measured]).mean(dim=0)
     wrong = probabilities.argmax(dim=-1) != world.dataset.labels
-    return Measured(probabilities, wrong, (100 * float(wrong.float().mean()),))
+    return Measured(probabilities, wrong, (percent(wrong),))
+
+
+def percent(wrong: Tensor) -> float:
+    """Share of True in percent: wrong [N] bool."""
+    return 100 * int(wrong.sum()) / len(wrong)
 
 
 def full_report(
