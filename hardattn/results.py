@@ -42,7 +42,7 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
             errno.ENOSPC: "the disk is full; make room, then add --resume to the same command",
             errno.EACCES: "no permission; choose another folder with --out",
             errno.EROFS: "the disk is read-only; choose another folder with --out",
-            errno.ENOENT: "no such file or folder",
+            errno.ENOENT: "no such file or folder" + ("; choose another folder with --out" if doing == "write" else ""),
             errno.ENOTDIR: "a part of this path is a file; choose another folder with --out",
             errno.EEXIST: "a file of this name is in the way; choose another folder with --out",
         }
