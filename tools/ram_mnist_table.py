@@ -50,9 +50,10 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# ram-mnist: what was measured",
         "",
-        "Made by `python tools/ram_mnist_table.py` from `results/ram-mnist/runs.jsonl`; the text below the tables is `notes.md` there.",
-        "Errors in percent on the 10,000 test digits, read once at the end of each run. *Mean*: the policy's mean, one path an image: the",
-        "number that counts. *Sampled*: looks drawn from the policy. *10 paths*: class probabilities averaged over 10 sampled paths.",
+        "Made by `python tools/ram_mnist_table.py` from `results/ram-mnist/runs.jsonl`; the text below the tables is `notes.md`",
+        "there. Errors in percent on the 10,000 test digits, read once at the end of each run. *Mean*: the policy's mean, one path an",
+        "image: the number that counts. *Sampled*: looks drawn from the policy. *10 paths*: class probabilities averaged over 10",
+        "sampled paths.",
         "",
         "## Runs",
         "",
@@ -97,9 +98,8 @@ def controls(rows: list[dict[str, Any]]) -> list[str]:
     lines += ["", "| | error |", "|---|---|"]
     if "best" in mean:
         seeds = [row["protocols"]["mean"]["error"] for row in rows if row["row"] == "best"]
-        lines.append(
-            f"| hardattn, best preset, mean of {len(seeds)} seeds (each: {', '.join(f'{e:.2f}' for e in seeds)}) | {mean['best']:.2f} |"
-        )
+        each = ", ".join(f"{error:.2f}" for error in seeds)
+        lines.append(f"| hardattn, best preset, mean of {len(seeds)} seeds (each: {each}) | {mean['best']:.2f} |")
     if learned:
         lines.append(f"| hardattn, default preset | {mean['default']:.2f} |")
     published = next(row["config"]["task"]["published"] for row in rows)
