@@ -23,6 +23,7 @@ from hardattn.envs.tasks import Task
 from hardattn.envs.world import Counts, Precision, Step, use_bf16
 
 Attention = Literal["hard", "soft"]
+GAINS = {"confidence-gain": rewards.confidence, "evidence-gain": rewards.evidence}  # a look earns the rise of these
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
 
 
@@ -91,7 +92,8 @@ class GlimpseWorld:
             self._see.refresh(self.learning)
             self._state = self.perception.initial(batch)
         self._logits = [torch.zeros(batch, self.dataset.classes, device=self.device)]  # before any look every class is alike
-        self._confidence = torch.full((batch,), 1 / self.dataset.classes, device=self.device)
+        gain = GAINS.get(self.task.reward)
+        self._worth = None if gain is None else gain(self._logits[0], self.labels)
         self.locations: list[Tensor] = []  # each [B, 2], as looked at
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
@@ -175,9 +177,9 @@ class GlimpseWorld:
 
     def _reward(self, last: bool) -> Tensor:
         after = self._logits[-1].detach()
-        if self.task.reward == "confidence-gain":
-            before, self._confidence = self._confidence, rewards.confidence(after, self.labels)
-            return self._confidence - before
+        if self._worth is not None:
+            before, self._worth = self._worth, GAINS[self.task.reward](after, self.labels)
+            return self._worth - before
         if not last:
             return torch.zeros(len(after), device=self.device)
         formula = rewards.correct if self.task.reward == "correct" else rewards.clipped_linear

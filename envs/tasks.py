@@ -5,7 +5,7 @@ from typing import Literal
 
 from hardattn.envs.errors import UsageError, unknown
 
-Reward = Literal["correct", "clipped-linear", "confidence-gain"]
+Reward = Literal["correct", "clipped-linear", "confidence-gain", "evidence-gain"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Task:
     num_glimpses: int = 6
     """Looks at each image (the horizon T)."""
     reward: Reward = "confidence-gain"
-    """What a look earns: 1 for a right answer at the end (correct), p(label) - 1/K at the end (clipped-linear), or each look's
-    rise of p(label) (confidence-gain)."""
+    """What a look earns: 1 for a right answer at the end (correct), p(label) - 1/K at the end (clipped-linear), each look's rise
+    of p(label) (confidence-gain), or each look's rise of log p(label) (evidence-gain)."""
     look_loss: float = 1.0
     """Weight of the cross-entropy after each look before the last, against 1 for the last; 0 is the paper."""
     background: float = 0.0

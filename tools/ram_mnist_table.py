@@ -51,7 +51,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "# ram-mnist: what was measured",
         "",
         "Made by `python tools/ram_mnist_table.py` from `results/ram-mnist/runs.jsonl`; the text below the tables is `notes.md`",
-        "there. Errors in percent on the 10,000 test digits, read once at the end of each run. *Mean*: the policy's mean, one path an",
+        "there. Errors in percent on the 10,000 test digits, read once at the end of each run. *Mean*: the mean policy, one path an",
         "image: the number that counts. *Sampled*: looks drawn from the policy. *10 paths*: class probabilities averaged over 10",
         "sampled paths.",
         "",

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -62,6 +63,13 @@ def test_confidence_gains_add_up_to_the_last_confidence_over_chance() -> None:
     total = sum(step.reward for step in steps)
     final = steps[-1].logits.softmax(dim=1).gather(1, world.labels[:, None])[:, 0]
     torch.testing.assert_close(total, final - 0.25)
+
+
+def test_evidence_gains_add_up_to_the_log_of_the_last_confidence() -> None:
+    world = with_task(small_world(), reward="evidence-gain")
+    steps = look_around(world)
+    final = steps[-1].logits.log_softmax(dim=1).gather(1, world.labels[:, None])[:, 0]
+    torch.testing.assert_close(sum(step.reward for step in steps), final - math.log(0.25))
 
 
 @pytest.mark.parametrize("reward", ["correct", "clipped-linear"])
