@@ -1,5 +1,6 @@
 """From an agent's name to its class: one of ours, or `package.module:Class` from the current folder or anything installed."""
 
+import dataclasses
 import importlib
 import inspect
 import sys
@@ -70,6 +71,14 @@ def make_agent(name: str, world: Any, *, config: Any = None, seed: int = 0) -> A
 
 
 def default_config(name: str) -> Any:
-    """The agent's settings at their defaults, or None for a class without a Config."""
+    """The agent's settings at their defaults, or None for a class without a Config. UsageError if Config is something else."""
     config = getattr(agent_class(name), "Config", None)
-    return None if config is None else config()
+    if config is None:
+        return None
+    wanted = "wanted a dataclass whose fields all have defaults"
+    if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):
+        raise UsageError(f"agent {name}: Config is {config!r}, {wanted}")
+    try:
+        return config()
+    except TypeError as error:
+        raise UsageError(f"agent {name}: Config() failed: {error}; {wanted}") from error

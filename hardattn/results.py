@@ -23,6 +23,7 @@ from hardattn.envs.errors import HardattnError
 
 RUNS = Path("results/runs")
 CONFIG, CURVE, CHECKPOINT, FINAL = "config.json", "curve.jsonl", "checkpoint.safetensors", "final.json"
+ERROR = "error.txt"  # the traceback of an agent that failed
 WEIGHTS = "weights.safetensors"  # perception and policy alone, as they ship with the package
 PREDICTIONS = "predictions.safetensors"  # class probabilities and correctness of each test image, for paired tests
 

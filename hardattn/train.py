@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class Trainer:
 
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
-        metrics: dict[str, float] = dict(self.acting.update(self.world))
+        metrics = self._agent_update()
         if self.phase.perception_learns:
             metrics |= self._perception_step()
         for name, value in metrics.items():
@@ -151,6 +152,20 @@ class Trainer:
         self.phase_update += 1
         self.episodes += self.setup.train.batch_size
         return metrics
+
+    def _agent_update(self) -> dict[str, float]:
+        """The agent's round. What goes wrong inside it becomes one line; the traceback lies in error.txt for its author."""
+        try:
+            return {name: float(value) for name, value in self.acting.update(self.world).items()}
+        except HardattnError:
+            raise
+        except Exception as error:
+            results.write_bytes(self.folder / results.ERROR, traceback.format_exc().encode())
+            name = self.setup.agent
+            raise HardattnError(
+                f"agent {name}: update() failed: {type(error).__name__}: {error}; "
+                f"the traceback is in {self.folder / results.ERROR}, and `hardattn check {name}` runs the whole contract"
+            ) from error
 
     def _perception_step(self) -> dict[str, float]:
         settings = self.setup.train

@@ -1,0 +1,80 @@
+"""What a stranger's module may get wrong, and the line that says so."""
+
+from pathlib import Path
+
+import pytest
+
+from hardattn import plugins
+from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.experiment import build
+from hardattn.train import Trainer
+
+GOOD = """
+from dataclasses import dataclass
+import torch
+
+@dataclass(frozen=True)
+class Settings:
+    reach: float = 0.5
+
+class Looker:
+    Config = Settings
+    def __init__(self, observation_space, action_space, *, config=None, device="cpu", seed=0):
+        self.reach = config.reach
+    def begin(self, batch_size):
+        return None
+    def act(self, observation, memory, greedy=False):
+        return torch.full((len(observation), 2), self.reach), None
+    def update(self, world):
+        observation = world.reset()
+        for _ in range(world.horizon):
+            observation = world.step(self.act(observation, None)[0]).observation
+        return {"reach": torch.tensor(self.reach)}
+    def state_dict(self):
+        return {}
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The source that the test asks for, as a module of its own in the current folder."""
+    name = f"strangers_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(getattr(request, "param", GOOD))
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_a_config_of_their_own_is_reached_by_set(module: str, tmp_path: Path) -> None:
+    setup = build("ram-mnist", f"{module}:Looker", sets=["reach=0.25", "batch_size=10", "core_width=8"], device="cpu")
+    metrics = Trainer(setup, tmp_path)._one_update()
+    assert metrics["reach"] == 0.25 and isinstance(metrics["reach"], float)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (GOOD.replace("Config = Settings", "Config = {}"), "Config is {}, wanted a dataclass"),
+        (GOOD.replace("reach: float = 0.5", "reach: float"), "wanted a dataclass whose fields all have defaults"),
+    ],
+    indirect=["module"],
+)
+def test_a_config_that_is_none_is_named(module: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plugins.default_config(f"{module}:Looker")
+
+
+@pytest.mark.parametrize("module", [GOOD.replace("observation), 2)", "observation), 3)")], indirect=True)
+def test_an_update_that_fails_is_one_line_and_keeps_its_traceback(module: str, tmp_path: Path) -> None:
+    setup = build("ram-mnist", f"{module}:Looker", sets=["batch_size=10", "core_width=8"], device="cpu")
+    with pytest.raises(HardattnError, match=r"update\(\) failed: ValueError: action: got torch.float32 \[10, 3\]"):
+        Trainer(setup, tmp_path)._one_update()
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+@pytest.mark.parametrize("module", [GOOD.replace("self.reach = config.reach", "1 / 0")], indirect=True)
+def test_a_constructor_that_fails_says_how_it_is_called(module: str, tmp_path: Path) -> None:
+    setup = build("ram-mnist", f"{module}:Looker", sets=["batch_size=10"], device="cpu")
+    with pytest.raises(HardattnError, match=r"ZeroDivisionError.*observation_space, action_space, \*, config, device, seed"):
+        Trainer(setup, tmp_path)
