@@ -107,11 +107,9 @@ class Centre(_Path):
 class Raster(_Path):
     """Reads the middle of the image row by row on a fixed grid of 2 columns and 3 rows, which covers a centred digit."""
 
+    # An MNIST digit fills the middle 20 of 28 pixels: patches of 8 at spacings of 8 and 7 pixels cover 16 x 22 of them.
     COLUMNS, ROWS = 2, 3
-    REACH_X, REACH_Y = (
-        0.3,
-        0.5,
-    )  # an MNIST digit fills the middle 20 of 28 pixels: 8-pixel patches at 4 px and 7 px spacing cover it
+    REACH_X, REACH_Y = 0.3, 0.5
 
     def looks(self, action_space: spaces.Box) -> Tensor:
         """The grid's middles; further coordinates of the action (a stop number) stay at their low end."""
