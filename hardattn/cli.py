@@ -6,7 +6,7 @@ Nothing here imports torch before a command needs it, so that `hardattn --help` 
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -208,8 +208,6 @@ class Bench:
 @dataclass(frozen=True)
 class Version:
     """Print the version."""
-
-    extra: tuple[str, ...] = field(default=(), init=False)
 
     def run(self) -> None:
         """Print the version."""
