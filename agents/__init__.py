@@ -5,8 +5,11 @@ The table below names our own agents as "module:Class", so that listing them imp
 
 AGENTS = {
     "reinforce": "hardattn.agents.reinforce:Reinforce",
+    "ppo": "hardattn.agents.ppo:PPO",
+    "pathwise": "hardattn.agents.pathwise:Pathwise",
     "random": "hardattn.agents.fixed:Random",
     "centre": "hardattn.agents.fixed:Centre",
     "raster": "hardattn.agents.fixed:Raster",
+    "oracle": "hardattn.agents.fixed:Oracle",
 }
-CONTROLS = ("random", "centre", "raster")  # agents that never learn: the floor that every learner must beat
+CONTROLS = ("random", "centre", "raster", "oracle")  # agents that never learn: the floor that every learner must beat

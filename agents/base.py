@@ -14,7 +14,8 @@ class Agent(Protocol):
     """Anything with these five methods is an agent; subclass nothing.
 
     The constructor is `Agent(observation_space, action_space, *, config, device, seed)`. A class attribute `Config`, a frozen
-    dataclass with a sentence under each field, holds the settings; `--set key=value` reaches them.
+    dataclass with a sentence under each field, holds the settings; `--set key=value` reaches them. A class attribute
+    `attention = "soft"` asks for training worlds whose loss can be differentiated with respect to the looks.
     """
 
     def begin(self, batch_size: int) -> Any:
@@ -44,7 +45,12 @@ class Rollout:
 
 
 def collect(agent: Agent, world: World, greedy: bool = False, indices: Tensor | None = None) -> Rollout:
-    """Play one batch of episodes to its end, on the examples at `indices` [n] or the next ones."""
+    """Play one batch of episodes to its end, on the examples at `indices` [n] or the next ones.
+
+    An agent with a method `watch(world)` is told the world first: for controls that know more than an observation holds.
+    """
+    if hasattr(agent, "watch"):
+        agent.watch(world)
     observation = world.reset(indices)
     memory = agent.begin(len(observation))
     seen, actions, rewards, logits = [], [], [], []

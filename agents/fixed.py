@@ -8,6 +8,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hardattn.agents.base import collect
+from hardattn.envs.errors import UsageError
+from hardattn.envs.glimpse import to_locations
 from hardattn.envs.world import World
 
 
@@ -118,3 +120,59 @@ class Raster(_Path):
         grid = torch.cartesian_prod(ys, xs).flip(-1)  # [6, 2] as (x, y)
         rest = torch.as_tensor(action_space.low[2:]).expand(len(grid), -1)
         return torch.cat([grid, rest], dim=1)
+
+
+class Oracle:
+    """Is told where the digits lie and looks at them in turn: the ceiling of locating, for tasks whose true boxes are known.
+
+    The first look at a digit goes to its middle, later ones around it. Raises UsageError where boxes are unknown.
+    """
+
+    Config = ControlConfig
+    # Offsets from the middle, as shares of the box: the middle, then a ring that covers the ink of a centred digit.
+    AROUND = ((0, 0), (-0.15, -0.2), (0.15, 0.2), (0.15, -0.2), (-0.15, 0.2), (0, -0.25), (0, 0.25), (-0.2, 0), (0.2, 0))
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        *,
+        config: ControlConfig | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.around = torch.tensor(self.AROUND, device=device)
+        self.world: Any = None
+        self.rest = torch.as_tensor(action_space.low[2:], device=device)  # a stop number stays at its low end
+
+    def watch(self, world: World) -> None:
+        """Be told which world is played next."""
+        self.world = world
+
+    def begin(self, batch_size: int) -> int:
+        """The number of looks taken."""
+        boxes = getattr(self.world, "boxes", None)
+        if boxes is None:
+            raise UsageError("agent oracle: this task's true boxes are unknown; wanted a canvas task, e.g. ram-cluttered60")
+        return 0
+
+    def act(self, observation: Tensor, memory: int, greedy: bool = False) -> tuple[Tensor, int]:
+        """A look [B, A] at the digit whose turn it is."""
+        boxes = self.world.boxes  # [B, D, 4]
+        box = boxes[:, memory % boxes.shape[1]]
+        offset = self.around[memory // boxes.shape[1] % len(self.around)]
+        middle = (box[:, :2] + box[:, 2:] - 1) / 2 + offset * (box[:, 2:] - box[:, :2])
+        height, width = self.world.images.shape[-2:]
+        look = to_locations(middle, height, width)
+        return torch.cat([look, self.rest.expand(len(look), -1)], dim=1), memory + 1
+
+    def update(self, world: World) -> dict[str, float]:
+        """Play one batch, so that perception can learn from it; nothing else changes."""
+        return {"return": float(collect(self, world).rewards.sum(dim=1).mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing changes, so nothing is kept."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""

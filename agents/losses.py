@@ -16,6 +16,15 @@ def discounted_returns(rewards: Tensor, discount: float) -> Tensor:
     return returns
 
 
+def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, decay: float) -> Tensor:
+    """A_t = delta_t + discount * decay * A_{t+1}, with delta_t = r_t + discount * V_{t+1} - V_t and nothing after the last step.
+
+    rewards and values [B, T] of whole episodes -> advantages [B, T]; decay is lambda (Schulman et al. 2016, equation 16).
+    """
+    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    return discounted_returns(rewards + discount * following - values, discount * decay)
+
+
 def leave_one_out(returns: Tensor, repeats: int) -> Tensor:
     """Each episode's baseline is the mean return of the other `repeats` - 1 episodes on the same image, step by step.
 
@@ -40,6 +49,15 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
     log_probs and advantages are [B, T]; no gradient runs through the advantages. Mnih et al. 2014, equation 2.
     """
     return -(log_probs * advantages.detach()).sum(dim=1).mean()
+
+
+def clipped_surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """-mean of min(r A, clamp(r, 1 - clip, 1 + clip) A), with r = exp(log_probs - old_log_probs).
+
+    Schulman et al. 2017, equation 7. All [N]; no gradient runs through the old log-probabilities and the advantages.
+    """
+    ratio, advantages = (log_probs - old_log_probs.detach()).exp(), advantages.detach()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
 
 
 def value_loss(values: Tensor, returns: Tensor) -> Tensor:

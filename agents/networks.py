@@ -38,6 +38,10 @@ class GaussianPolicy(nn.Module):
         self.middle: Tensor
         self.reach: Tensor
 
+    def forward(self, observation: Tensor) -> Tensor:
+        """The mean."""
+        return self.mean(observation)
+
     def mean(self, observation: Tensor) -> Tensor:
         """[..., D] -> the middle of the Gaussian [..., A]; also the greedy action."""
         return self.middle + self.reach * torch.tanh(self.net(observation))
@@ -53,6 +57,11 @@ class GaussianPolicy(nn.Module):
         z = (action.detach() - self.mean(observation)) / self.std
         constant = math.log(self.std) + 0.5 * math.log(2 * math.pi)
         return -(0.5 * z.square() + constant).sum(dim=-1)
+
+    def entropy(self, observation: Tensor) -> Tensor:
+        """Entropy of the Gaussian in nats: [..., D] -> [...]; the same everywhere, as `std` is."""
+        each = 0.5 + 0.5 * math.log(2 * math.pi) + math.log(self.std)
+        return observation.new_full(observation.shape[:-1], each * len(self.middle))
 
 
 class CategoricalPolicy(nn.Module):
@@ -77,6 +86,11 @@ class CategoricalPolicy(nn.Module):
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log pi(action | observation): [..., D], [...] -> [...]."""
         return F.log_softmax(self.net(observation), dim=-1).gather(-1, action[..., None])[..., 0]
+
+    def entropy(self, observation: Tensor) -> Tensor:
+        """Entropy of the choice in nats: [..., D] -> [...]."""
+        log_probs = F.log_softmax(self.net(observation), dim=-1)
+        return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
 class Critic(nn.Module):

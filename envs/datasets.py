@@ -1,4 +1,4 @@
-"""Images with labels: MNIST, which ships inside the package, and any pair of arrays.
+"""Images with labels: MNIST, which ships inside the package, any pair of arrays, and a user's own by name.
 
 A dataset stays uint8 on its device; the world cuts glimpses from it and never copies it.
 """
@@ -8,12 +8,13 @@ import hashlib
 import lzma
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hardattn.envs.augment import random_affine
 from hardattn.envs.errors import HardattnError, UsageError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -29,6 +30,14 @@ MNIST_VALIDATION = 5000
 MNIST_SPLIT_SEED = 0  # fixes which 5,000 training digits are validation, for every run of everybody
 
 
+class Shown(NamedTuple):
+    """A batch of examples."""
+
+    images: Tensor  # [B, C, H, W] uint8, or float32 in [0, 1]
+    labels: Tensor  # [B] int64
+    boxes: Tensor | None  # [B, D, 4] float32, where what counts lies, if that is known
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images and what they show.
@@ -40,6 +49,7 @@ class Dataset:
     images: Tensor  # [N, C, H, W] uint8
     labels: Tensor  # [N] int64
     classes: int
+    boxes: Tensor | None = None  # [N, D, 4] float32 (left, top, right, bottom) in pixels: where what counts lies, if that is known
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -65,11 +75,31 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same dataset on another device."""
-        return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes)
+        boxes = None if self.boxes is None else self.boxes.to(device)
+        return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes, boxes)
 
     def take(self, indices: Tensor) -> "Dataset":
         """The examples at `indices` [n], as a dataset of their own."""
-        return Dataset(self.name, self.images[indices], self.labels[indices], self.classes)
+        boxes = None if self.boxes is None else self.boxes[indices]
+        return Dataset(self.name, self.images[indices], self.labels[indices], self.classes, boxes)
+
+    def show(self, indices: Tensor, generator: torch.Generator, augment: float = 0.0) -> "Shown":
+        """The examples at `indices` [B], distorted at random with strength `augment` (then as floats in [0, 1])."""
+        images = self.images.index_select(0, indices)  # copies rows whole, several times quicker than images[indices]
+        boxes = None if self.boxes is None else self.boxes[indices]
+        if augment:
+            images = random_affine(images.float() / 255, augment, generator)
+        return Shown(images, self.labels[indices], boxes)
+
+    @property
+    def channels(self) -> int:
+        """Colours of an image (C)."""
+        return int(self.images.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images live."""
+        return self.images.device
 
     def sha256(self) -> str:
         """A fingerprint of every image and label, in order."""
@@ -92,7 +122,7 @@ def from_arrays(images: Any, labels: Any, classes: int | None = None, name: str 
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise UsageError(f"dataset {name}: labels are {targets.dtype}, wanted integers 0..classes-1")
     targets = targets.long()
-    count = classes if classes is not None else int(targets.max()) + 1
+    count = classes if classes is not None else int(targets.max()) + 1 if len(targets) else 0
     return Dataset(name, pixels.contiguous(), targets, count)
 
 
@@ -150,7 +180,14 @@ LOADERS = {"mnist": mnist}
 
 
 def load(name: str, split: str) -> Dataset:
-    """The named dataset's split. Raises UsageError for an unknown name."""
+    """The named data set's split: one of LOADERS, an image folder as "folder:PATH", or a user's function as "module:function".
+
+    Raises UsageError for an unknown name, and what `hardattn.envs.own_data` says of a user's own.
+    """
+    if ":" in name:
+        from hardattn.envs import own_data  # here, because it builds on this module
+
+        return own_data.load(name, split)
     if name not in LOADERS:
-        raise unknown("dataset", name, LOADERS)
+        raise unknown("dataset", name, LOADERS, "your own is given as folder:PATH or module:function")
     return LOADERS[name](split)

@@ -48,9 +48,11 @@ def hard_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, 
         columns, rows = corner[:, :1] + span, corner[:, 1:] + span  # each [B, p]
         index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
         values = pixels.gather(2, index.view(batch, 1, -1).expand(-1, channels, -1)).view(batch, channels, patch, patch)
-        values = values.to(torch.float32) / 255 if values.dtype == torch.uint8 else values
-        inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]  # [B, p, p]
-        values = torch.where(inside[:, None], values, background)
+        # Small integers, multiplied: several times quicker on a CPU than bools joined by `and` and a `where`.
+        inside = (_inside(rows, height).byte()[:, :, None] * _inside(columns, width).byte()[:, None, :])[:, None]  # [B, 1, p, p]
+        values = values * inside
+        values = values / 255 if images.dtype == torch.uint8 else values
+        values = values + background * (1 - inside) if background else values
         glimpses.append(F.avg_pool2d(values, 1 << scale) if scale else values)
     return torch.stack(glimpses, dim=1)
 
@@ -76,17 +78,23 @@ def soft_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, 
     return torch.stack(glimpses, dim=1)
 
 
+def on_target(locations: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+    """Whether a look's middle lies in a box: locations [B, 2] and boxes [B, D, 4] (left, top, right, bottom) -> [B, D] bool.
+
+    A box covers the pixels left..right-1 and top..bottom-1; half a pixel around their middles belongs to them.
+    """
+    point = to_pixels(locations, height, width)[:, None] + 0.5  # [B, 1, 2]; pixel k spans k to k + 1
+    return ((point >= boxes[..., :2]) & (point < boxes[..., 2:])).all(dim=-1)
+
+
 def touched(locations: Tensor, size: int, scales: int, height: int, width: int) -> Tensor:
     """Which pixels a path of looks [B, T, 2] has read, as a bool mask [B, H, W]; every scale counts."""
     patch = size << (scales - 1)  # the widest patch holds all the others
     corner = corners(locations, patch, height, width).to(torch.int16)  # [B, T, 2]; small integers are quicker to compare
     rows = torch.arange(height, device=locations.device, dtype=torch.int16) - corner[..., 1:]  # [B, T, H]
     columns = torch.arange(width, device=locations.device, dtype=torch.int16) - corner[..., :1]  # [B, T, W]
-    rows, columns = _inside(rows, patch), _inside(columns, patch)
-    mask = torch.zeros(len(locations), height, width, dtype=torch.bool, device=locations.device)
-    for t in range(locations.shape[1]):
-        mask |= rows[:, t, :, None] & columns[:, t, None, :]
-    return mask
+    # How many looks read each pixel, as one batched product: quicker than joining the T masks.
+    return torch.bmm(_inside(rows, patch).float().transpose(1, 2), _inside(columns, patch).float()) > 0
 
 
 def _inside(index: Tensor, length: int) -> Tensor:

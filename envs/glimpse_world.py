@@ -5,26 +5,27 @@ here, the location policy is the agent's. The agent gets detached observations, 
 perception learns from `loss()` alone.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hardattn.envs import glimpse, rewards
-from hardattn.envs.augment import random_affine
-from hardattn.envs.datasets import Dataset
+from hardattn.envs.canvases import Canvases
+from hardattn.envs.datasets import Dataset, Shown
+from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
 from hardattn.envs.perception import Perception, State
 from hardattn.envs.precision import MixedPrecision
 from hardattn.envs.tasks import Task
-from hardattn.envs.world import Counts, Precision, Step, use_bf16
+from hardattn.envs.world import Attention, Counts, Precision, Step, use_bf16
 
-Attention = Literal["hard", "soft"]
 GAINS = {"confidence-gain": rewards.confidence, "evidence-gain": rewards.evidence}  # a look earns the rise of these
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
+NOT_FINITE = "action: got NaN or infinity, wanted locations in [-1, 1]; look at the policy's last update"
+ROWS = 8  # a smaller batch is filled up to this: matrix products of fewer rows take other kernels, which round otherwise
 
 
 class GlimpseWorld:
@@ -43,7 +44,7 @@ class GlimpseWorld:
     def __init__(
         self,
         task: Task,
-        dataset: Dataset,
+        dataset: Dataset | Canvases,
         perception: nn.Module,
         *,
         batch_size: int,
@@ -76,25 +77,29 @@ class GlimpseWorld:
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64, device=self.device)
         self._cursor = 0
-        self._tally = torch.zeros(5, dtype=torch.int64, device=self.device)  # episodes, looks, correct, unique pixels, clipped
+        # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
+        self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
         self._clock = torch.eye(self.horizon, device=self.device)
 
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next examples of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
         examples = self._next_examples() if indices is None else indices.to(self.device)
-        examples = examples.repeat_interleave(self.repeats)
-        self.examples, self.labels = examples, self.dataset.labels[examples]
-        self._images = self.dataset.images[examples]
-        if self.augment:
-            self._images = random_affine(self._images.float() / 255, self.augment, self._generator)
+        shown = self.dataset.show(examples, self._generator, self.augment)
+        if self.repeats > 1:
+            examples = examples.repeat_interleave(self.repeats)
+            boxes = None if shown.boxes is None else shown.boxes.repeat_interleave(self.repeats, dim=0)
+            images, labels = (part.repeat_interleave(self.repeats, dim=0) for part in (shown.images, shown.labels))
+            shown = Shown(images, labels, boxes)
+        self.examples, (self.images, self.labels, self.boxes) = examples, shown
         batch = len(examples)
+        self._fill = 0 if self._keeps_graph else max(0, ROWS - batch)
         with torch.set_grad_enabled(self._keeps_graph):
-            self._see.refresh(self.learning)
-            self._state = self.perception.initial(batch)
+            self._state = self.perception.initial(batch + self._fill)
         self._logits = [torch.zeros(batch, self.dataset.classes, device=self.device)]  # before any look every class is alike
         gain = GAINS.get(self.task.reward)
         self._worth = None if gain is None else gain(self._logits[0], self.labels)
         self.locations: list[Tensor] = []  # each [B, 2], as looked at
+        self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
         return self._observe(torch.zeros(batch, 2, device=self.device))
@@ -106,15 +111,22 @@ class GlimpseWorld:
         if self.stop:
             self._stopped = self._stopped | (action[:, 2] > 0)
         with torch.set_grad_enabled(self._keeps_graph):
-            seen = self._cut(self._images, location, self.task.size, self.task.scales, self.task.background)
-            state = self._see("look", self._state, seen, location)
+            if not self.locations:
+                self._see.refresh(self.learning)
+            seen = self._cut(self.images, location, self.task.size, self.task.scales, self.task.background)
+            state = self._see("look", self._state, self._filled(seen), self._filled(location))
             self._state = self._hold(state) if self.stop else state
-            logits = self._see("read", self._state)
+            logits = self._see("read", self._state)[: len(self.labels)]
         self._logits.append(logits.float())
         self._looking.append(~self._stopped)
         self.locations.append(location.detach())
         self._tally[4] += (action[:, :2].detach().abs() > 1).any(dim=1).sum()
         last = len(self.locations) == self.horizon
+        if self.boxes is not None:
+            height, width = self.images.shape[-2:]
+            hits = glimpse.on_target(location.detach(), self.boxes, height, width).any(dim=1)
+            self.hits.append(hits & ~self._stopped)
+            self._tally[5] += self.hits[-1].sum()
         if last:
             self._count()
         done = torch.full_like(self._stopped, last)
@@ -135,8 +147,26 @@ class GlimpseWorld:
     @property
     def counts(self) -> Counts:
         """Totals since the world was made. Reading them waits for the device."""
-        episodes, looks, correct, unique, clipped = self._tally.tolist()
-        return Counts(episodes, looks, correct, looks * self.task.scales * self.task.size**2, unique, clipped)
+        episodes, looks, correct, unique, clipped, on_target, broken = self._tally.tolist()
+        if broken:
+            raise ValueError(NOT_FINITE)
+        return Counts(episodes, looks, correct, looks * self.task.scales * self.task.size**2, unique, clipped, on_target)
+
+    @property
+    def logits(self) -> Tensor:
+        """What perception believes now, [B, K]; zeros before the first look."""
+        return self._logits[-1].detach()
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """The image of one episode with its looks so far, enlarged: [H', W', 3]."""
+        image = self.images[row] if self.images.dtype == torch.uint8 else self.images[row] * 255
+        path = torch.stack([location[row] for location in self.locations]) if self.locations else torch.zeros(0, 2)
+        return scan_path(image, path, self.task.size, self.task.scales)
+
+    def reseed(self, seed: int) -> None:
+        """Start the shuffled pass and the random stream afresh."""
+        self._generator.manual_seed(seed)
+        self._order, self._cursor = self._order[:0], 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the shuffled pass stands, the random generator and the counts. Take it between episodes."""
@@ -165,15 +195,20 @@ class GlimpseWorld:
     def _observe(self, location: Tensor) -> Tensor:
         looks = len(self.locations)
         clock = self._clock[looks] if looks < self.horizon else torch.zeros_like(self._clock[0])
-        parts = [self.perception.observe(self._state).float(), location, clock.expand(len(location), -1)]
+        parts = [self.perception.observe(self._state)[: len(location)].float(), location, clock.expand(len(location), -1)]
         observation = torch.cat(parts, dim=1)
         return observation if self.attention == "soft" else observation.detach()
 
     def _hold(self, state: State) -> State:
         """The new state, but the old one in episodes that stopped."""
         return tuple(
-            torch.where(self._stopped[:, None], old.to(new.dtype), new) for old, new in zip(self._state, state, strict=True)
+            torch.where(self._filled(self._stopped)[:, None], old.to(new.dtype), new)
+            for old, new in zip(self._state, state, strict=True)
         )
+
+    def _filled(self, rows: Tensor) -> Tensor:
+        """The rows [B, ...] and enough copies of the last one to make `ROWS`, where nothing learns."""
+        return torch.cat([rows, rows[-1:].expand(self._fill, *rows.shape[1:])]) if self._fill else rows
 
     def _reward(self, last: bool) -> Tensor:
         after = self._logits[-1].detach()
@@ -189,7 +224,7 @@ class GlimpseWorld:
         looking = torch.stack(self._looking, dim=1)  # [B, T]
         path = torch.stack(self.locations, dim=1)  # [B, T, 2]
         path = path.where(looking[..., None], FAR) if self.stop else path
-        height, width = self._images.shape[-2:]
+        height, width = self.images.shape[-2:]
         unique = glimpse.touched(path, self.task.size, self.task.scales, height, width).count_nonzero()
         correct = (self._logits[-1].argmax(dim=1) == self.labels).sum()
         self._tally[:4] += torch.stack([torch.ones_like(self.labels).sum(), looking.sum(), correct, unique])
@@ -206,3 +241,10 @@ class GlimpseWorld:
             )
         if action.device.type != self.device.type:
             raise ValueError(f"action: got a tensor on {action.device}, wanted one on {self.device}")
+        if action.requires_grad and self.attention == "hard":
+            raise ValueError("action: it carries a gradient, which cannot pass a hard look; act under torch.no_grad()")
+        finite = action.detach().isfinite().all()
+        if self.device.type != "cpu":
+            self._tally[6] += ~finite  # asking a GPU now would make it wait at every look; `counts` asks
+        elif not finite:
+            raise ValueError(NOT_FINITE)

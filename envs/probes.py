@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hardattn.envs.errors import unknown
-from hardattn.envs.world import Counts, Step
+from hardattn.envs.world import Attention, Counts, Step
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,22 @@ PROBES = {
 class ProbeWorld:
     """A probe as a world. Observation [B, 4]: the cue (-0.5 or 0.5), the step as two indicators, 1.
 
-    Raises UsageError for an unknown name.
+    With `attention="soft"` rewards keep their graph, and `loss()` is minus the mean return: a probe for agents that differentiate
+    through their looks. Raises UsageError for an unknown name.
     """
 
     def __init__(
-        self, name: str, batch_size: int = 64, repeats: int = 1, device: torch.device | str = "cpu", seed: int = 0
+        self,
+        name: str,
+        batch_size: int = 64,
+        repeats: int = 1,
+        attention: Attention = "hard",
+        device: torch.device | str = "cpu",
+        seed: int = 0,
     ) -> None:
         if name not in PROBES:
             raise unknown("probe", name, PROBES)
+        self.attention = attention
         self.probe = PROBES[name]
         self.device, self.horizon = torch.device(device), self.probe.horizon
         self.batch_size, self.repeats, self.progress = batch_size, repeats, 0.0
@@ -81,21 +89,24 @@ class ProbeWorld:
             indices = torch.randint(2, (self.batch_size // self.repeats,), generator=self._generator, device=self.device)
         self._cue = (indices.to(self.device) % 2 - 0.5).repeat_interleave(self.repeats)
         self._actions: list[Tensor] = []
+        self._return = torch.zeros_like(self._cue)
         return self._observe()
 
     def step(self, action: Tensor) -> Step:
         """Act: [B, 2]. Raises ValueError for another shape."""
         if action.shape != (len(self._cue), 2):
             raise ValueError(f"action: got {list(action.shape)}, wanted [{len(self._cue)}, 2]")
-        self._actions.append(action.detach().clamp(-1, 1))
+        self._actions.append((action if self.attention == "soft" else action.detach()).clamp(-1, 1))
         last = len(self._actions) == self.horizon
         self._episodes += len(self._cue) * last
         reward = self.probe.reward(self._cue, self._actions)
-        return Step(self._observe(), reward, torch.full_like(self._cue, last, dtype=torch.bool), torch.zeros(len(self._cue), 2))
+        self._return = self._return + reward
+        done = torch.full_like(self._cue, last, dtype=torch.bool)
+        return Step(self._observe(), reward.detach(), done, torch.zeros(len(self._cue), 2))
 
     def loss(self) -> Tensor:
-        """Nothing perceives here: 0."""
-        return torch.zeros((), device=self.device)
+        """Nothing perceives here: 0, or minus the mean return where the looks keep their graph."""
+        return -self._return.mean() if self.attention == "soft" else torch.zeros((), device=self.device)
 
     @property
     def counts(self) -> Counts:

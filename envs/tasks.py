@@ -1,10 +1,13 @@
 """The table of named tasks: data, retina, horizon, perception, published numbers. Plain data; nothing here imports torch."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hardattn.envs.errors import UsageError, unknown
+from hardattn.envs.importing import import_object
 
+Label = Literal["class", "pair", "sum"]
 Reward = Literal["correct", "clipped-linear", "confidence-gain", "evidence-gain"]
 
 
@@ -31,6 +34,37 @@ class PerceptionConfig:
             raise UsageError(f"dropout={self.dropout}: wanted at least 0 and less than 1")
 
 
+MOST_PIECES = 128  # pieces that may all lie on one pixel: 128 times 255 is the most that the int16 of a canvas can hold
+
+
+@dataclass(frozen=True)
+class CanvasConfig:
+    """What a canvas holds and what is asked about it."""
+
+    size: int = 60
+    """Width and height of the canvas in pixels."""
+    clutter: int = 0
+    """Pieces of other digits that are strewn over the canvas."""
+    clutter_size: int = 8
+    """Width and height of a piece in pixels."""
+    label: Label = "class"
+    """What is to be told: the class of the one digit (class), which two digits there are, in any order (pair), or their sum."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 1), ("clutter", 0), ("clutter_size", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}={getattr(self, name)}: wanted at least {least}")
+        if self.label not in Label.__args__:  # type: ignore[attr-defined]
+            raise unknown("canvas label", self.label, Label.__args__)  # type: ignore[attr-defined]
+        if self.clutter + self.digits > MOST_PIECES:
+            raise UsageError(f"clutter={self.clutter}: wanted at most {MOST_PIECES - self.digits} pieces")
+
+    @property
+    def digits(self) -> int:
+        """How many digits lie on the canvas."""
+        return 1 if self.label == "class" else 2
+
+
 @dataclass(frozen=True)
 class Task:
     """One hard-attention task: what is shown, through which retina, for how many looks, and what a look earns."""
@@ -40,7 +74,9 @@ class Task:
     summary: str
     """One line for `hardattn list`."""
     dataset: str = "mnist"
-    """The data set, a name in hardattn.envs.datasets."""
+    """The data set: a name in hardattn.envs.datasets, folder:PATH for an image folder, or module:function for your own arrays."""
+    canvas: CanvasConfig | None = None
+    """The larger field on which the images are strewn; none shows them as they are."""
     size: int = 8
     """Width of the finest patch in pixels."""
     scales: int = 1
@@ -73,6 +109,16 @@ def _positive(config: object, *names: str) -> None:
             raise UsageError(f"{name}={getattr(config, name)}: wanted at least 1")
 
 
+# RAM on a larger field: what the tasks below share. Their published rows: Mnih et al. 2014 (NIPS), table 2; re-runs as found.
+_CANVAS = PerceptionConfig(encoder_width=256)
+
+
+def _ram_canvas(name: str, summary: str, canvas: CanvasConfig, scales: int, published: tuple[tuple[str, float], ...] = ()) -> Task:
+    return Task(
+        name, summary, canvas=canvas, size=12, scales=scales, num_glimpses=8, look_loss=0.2, perception=_CANVAS, published=published
+    )
+
+
 TASKS = {
     task.name: task
     for task in [
@@ -87,6 +133,39 @@ TASKS = {
                 ("dHonerkamp/ram, 6 looks, the best published re-run", 0.67),
             ),
         ),
+        _ram_canvas(
+            "ram-translated60",
+            "find and classify a digit on a 60x60 field from 8 looks of 12x12 pixels at 3 scales",
+            CanvasConfig(60),
+            3,
+            (("Mnih et al. 2014, NIPS version, 8 looks", 1.20), ("best published re-run", 0.94)),
+        ),
+        _ram_canvas(
+            "ram-cluttered60",
+            "the same among 4 pieces of other digits",
+            CanvasConfig(60, clutter=4),
+            3,
+            (
+                ("Mnih et al. 2014, NIPS version, 8 looks", 4.04),
+                ("Mnih et al. 2014, NIPS version, random looks", 14.4),
+                ("best published re-run", 2.63),
+            ),
+        ),
+        _ram_canvas(
+            "ram-cluttered100",
+            "the same on a 100x100 field among 8 pieces, at 4 scales",
+            CanvasConfig(100, clutter=8),
+            4,
+            (("Mnih et al. 2014, NIPS version, 8 looks", 8.11), ("best published re-run", 5.9)),
+        ),
+        Task(
+            name="ram-cluttered60-narrow",
+            summary="ram-cluttered60 through a retina of one 8x8 patch: only a policy that searches can read it",
+            canvas=CanvasConfig(60, clutter=4),
+            num_glimpses=8,
+            look_loss=0.2,
+            perception=_CANVAS,
+        ),
     ]
 }
 
@@ -94,5 +173,22 @@ TASKS = {
 def get_task(name: str) -> Task:
     """The named task. Raises UsageError with the nearest name for an unknown one."""
     if name not in TASKS:
-        raise unknown("task", name, TASKS, "`hardattn list` shows them all")
+        raise unknown("task", name, TASKS, "`hardattn list` shows them all; your own is given as module:NAME")
     return TASKS[name]
+
+
+def find_task(name: str) -> Task:
+    """The task behind what a user types: a name in TASKS, or "module:NAME" for a Task in a module of the current folder.
+
+    Raises UsageError if there is none, or if it is no Task that can have a run folder of its own.
+    """
+    if ":" not in name:
+        return get_task(name)
+    task = import_object(name, Task)
+    if not isinstance(task, Task):
+        raise UsageError(f"task {name}: it is a {type(task).__name__}, wanted a hardattn.envs.tasks.Task")
+    if not re.fullmatch(r"\w[\w.-]*", str(task.name)):
+        raise UsageError(f"task {name}: its name is '{task.name}'; wanted letters, digits and dashes, as it names the run's folder")
+    if task.name in TASKS:
+        raise UsageError(f"task {name}: its name is '{task.name}', as one of hardattn's own; wanted another, for its runs' folder")
+    return task

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 Precision = Literal["auto", "fp32", "bf16"]
+Attention = Literal["hard", "soft"]  # soft: a gradient reaches the action
 
 
 class Step(NamedTuple):
@@ -39,12 +40,15 @@ class Counts:
     """Different image pixels read, summed over episodes."""
     clipped: int = 0
     """Locations that lay outside [-1, 1] and were clipped."""
+    on_target: int = 0
+    """Looks whose middle lay in the box of something that counts; 0 where boxes are unknown."""
 
 
 class World(Protocol):
     """Anything an agent can act in."""
 
     progress: float  # share of the training budget that is spent, 0 to 1; the study sets it, schedules read it
+    attention: Attention  # soft: `loss()` can be differentiated with respect to the actions
 
     @property
     def observation_space(self) -> spaces.Box:

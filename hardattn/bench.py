@@ -27,7 +27,8 @@ from hardattn.envs import datasets
 from hardattn.envs.glimpse import hard_glimpse
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
-from hardattn.envs.tasks import PerceptionConfig, Task, get_task
+from hardattn.envs.task_data import fixed_data
+from hardattn.envs.tasks import PerceptionConfig, Task, find_task
 from hardattn.envs.world import use_bf16
 from hardattn.experiment import git_commit
 
@@ -39,8 +40,8 @@ def bench(
     task_name: str, batch_sizes: tuple[int, ...], seconds: float, device: str, tick: Callable[[str], None] = lambda what: None
 ) -> dict[str, Any]:
     """Measure every cell; plain data, images a second."""
-    task = dataclasses.replace(get_task(task_name), perception=PORT_NETWORK, look_loss=0.0)
-    dataset = datasets.load(task.dataset, "train").to(device)
+    task = dataclasses.replace(find_task(task_name), perception=PORT_NETWORK, look_loss=0.0)
+    dataset = fixed_data(task, "train").to(device)
     precisions = ["fp32"] + (["bf16"] if use_bf16("auto", torch.device(device)) else [])
     rows = []
     for batch in batch_sizes:
@@ -155,17 +156,17 @@ def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str)
 class LoopRam(nn.Module):
     """The reference: RAM whose sensor slices each image's patch in a Python loop, as the module's docstring says."""
 
-    def __init__(self, size: int, classes: int) -> None:
+    def __init__(self, channels: int, size: int, classes: int) -> None:
         super().__init__()
         self.size = size
-        self.pixels, self.location = nn.Linear(size * size, 128), nn.Linear(2, 128)
+        self.pixels, self.location = nn.Linear(channels * size * size, 128), nn.Linear(2, 128)
         self.what, self.where = nn.Linear(128, 256), nn.Linear(128, 256)
         self.input, self.recurrent = nn.Linear(256, 256), nn.Linear(256, 256)
         self.locator = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 2), nn.Tanh())
         self.classify, self.baseline = nn.Linear(256, classes), nn.Linear(256, 1)
 
     def cut(self, images: Tensor, location: Tensor) -> Tensor:
-        """Patches [B, g * g], one slice an image."""
+        """Patches [B, C * g * g], one slice an image."""
         start = (0.5 * (location + 1) * images.shape[-1]).long()
         padded = F.pad(images, [self.size // 2] * 4)
         patches = [
@@ -197,7 +198,7 @@ class LoopRam(nn.Module):
 
 def _loop_training(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], None]:
     device = dataset.images.device
-    model = LoopRam(task.size, dataset.classes).to(device)
+    model = LoopRam(dataset.images.shape[1], task.size, dataset.classes).to(device)
     optimizer = torch.optim.Adam(model.parameters())
     images = dataset.images[:batch].float() / 255  # without a data loader, like the figures that others publish
     labels = dataset.labels[:batch]

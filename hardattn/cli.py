@@ -18,6 +18,7 @@ from hardattn.envs.errors import HardattnError
 
 Sets = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
 AgentName = Annotated[str, arg(metavar="NAME|MODULE:CLASS")]
+TaskName = Annotated[str, arg(metavar="NAME|MODULE:NAME")]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class List:
 class Train:
     """Train an agent on a task, write its run folder, and measure it on the test images at the end."""
 
-    task: Positional[str]
-    """The task, as `hardattn list` shows it."""
+    task: Positional[TaskName]
+    """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
     agent: AgentName = "reinforce"
     """An agent's name, or your own class as module:Class."""
     preset: str = "default"
@@ -64,22 +65,58 @@ class Train:
 
     def run(self) -> None:
         """Train, then say how it went, where the files are and what to type next."""
-        from hardattn import console, results
-        from hardattn.experiment import build
-        from hardattn.memory import keep_freed_memory
-        from hardattn.train import train
+        again = _again(self.agent if ":" in self.agent else None, self.task if ":" in self.task else None)
+        _train(self, self.agent, self.agent, f"hardattn show {{folder}}{again}")
 
-        keep_freed_memory()
-        setup = build(self.task, self.agent, preset=self.preset, sets=list(self.set), seed=self.seed, device=self.device)
-        folder = self.out or results.folder_for(self.task, self.agent, self.seed)
-        with console.progress(f"{self.task} · {self.agent}") as watch:
-            final = train(setup, folder, resume=self.resume, watch=watch)
-        if self.json:
-            print(json.dumps(final, indent=2))
-            return
-        console.show_report(final)
-        again = f" --agent {self.agent}" if ":" in self.agent else ""
-        console.say(f"Files in {folder}. Next: hardattn show {folder}{again}")
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a task's perception on random looks, for frozen worlds to use, and measure it under random and other fixed looks."""
+
+    task: Positional[TaskName]
+    """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
+    preset: str = "default"
+    """Chosen settings for this task: quick, default or best."""
+    set: Sets = ()
+    """Change a setting, e.g. --set core_width=128; `hardattn list TASK` shows them all. Repeatable."""
+    seed: int = 0
+    """Fixes every random choice."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
+    out: Path | None = None
+    """The run's folder; results/runs/<task>/pretrain/seed-<k> if not given."""
+    resume: bool = False
+    """Go on from the folder's last checkpoint."""
+    json: bool = False
+    """Print the final numbers as JSON for scripts."""
+
+    def run(self) -> None:
+        """Train, then say what the perception reads and how to use it."""
+        _train(self, "random", "pretrain", f"hardattn train {self.task} --set mode=frozen --set perception_from={{folder}}")
+
+
+def _again(agent: str | None, task: str | None) -> str:
+    """The options by which the next command names a run's own class and task again."""
+    return (f" --agent {agent}" if agent else "") + (f" --task {task}" if task else "")
+
+
+def _train(command: Train | Pretrain, agent: str, place: str, following: str) -> None:
+    """Run a training command: `place` names the run's folder, `following` is what to type next."""
+    from hardattn import console, results
+    from hardattn.experiment import build
+    from hardattn.memory import keep_freed_memory
+    from hardattn.train import train
+
+    keep_freed_memory()
+    setup = build(command.task, agent, preset=command.preset, sets=list(command.set), seed=command.seed, device=command.device)
+    folder = command.out or results.folder_for(setup.task.name, place, command.seed)
+    with console.progress(f"{setup.task.name} · {place}") as watch:
+        final = train(setup, folder, resume=command.resume, watch=watch)
+    if command.json:
+        print(json.dumps(final, indent=2))
+        return
+    console.show_report(final)
+    console.say(f"Files in {folder}. Next: {following.format(folder=folder)}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +129,8 @@ class Evaluate:
     """test, validation or train."""
     agent: AgentName | None = None
     """Your own class again, when the run trained one."""
+    task: TaskName | None = None
+    """Your own task again, when its images come from a function of yours."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
     json: bool = False
@@ -105,7 +144,8 @@ class Evaluate:
         from hardattn.memory import keep_freed_memory
 
         keep_freed_memory()
-        run = open_run(self.run_or_task, split=self.split, agent=self.agent, device=resolve_device(self.device))
+        device = resolve_device(self.device)
+        run = open_run(self.run_or_task, split=self.split, agent=self.agent, task=self.task, device=device)
         with console.status("measuring") as tick:
             report, _ = evaluate.full_report(run.agent, evaluate.test_world(run.world, run.dataset), tick)
         report = {"task": run.setup.task.name, "agent": run.setup.agent, "split": self.split, **report}
@@ -113,7 +153,7 @@ class Evaluate:
             print(json.dumps(report, indent=2))
             return
         console.show_report(report)
-        console.say(f"Read from {run.folder}. Next: hardattn show {self.run_or_task}")
+        console.say(f"Read from {run.folder}. Next: hardattn show {self.run_or_task}{_again(self.agent, self.task)}")
 
 
 @dataclass(frozen=True)
@@ -130,6 +170,8 @@ class Show:
     """Only images that the agent reads wrongly."""
     agent: AgentName | None = None
     """Your own class again, when the run trained one."""
+    task: TaskName | None = None
+    """Your own task again, when its images come from a function of yours."""
     out: Path | None = None
     """Where to write paths.png and paths.gif; the run's folder if not given, the current one for shipped weights."""
 
@@ -138,9 +180,11 @@ class Show:
         from hardattn import console
         from hardattn.showing import draw
 
+        chosen: dict[str, Any] = {"count": self.count, "first": self.first, "wrong": self.wrong}
         with console.status("drawing"):
-            files = draw(self.run_or_task, count=self.count, first=self.first, wrong=self.wrong, agent=self.agent, out=self.out)
-        console.say(f"Drawn: {' and '.join(str(file) for file in files)}. Next: hardattn evaluate {self.run_or_task}")
+            files = draw(self.run_or_task, agent=self.agent, task=self.task, out=self.out, **chosen)
+        following = f"hardattn evaluate {self.run_or_task}{_again(self.agent, self.task)}"
+        console.say(f"Drawn: {' and '.join(str(file) for file in files)}. Next: {following}")
 
 
 @dataclass(frozen=True)
@@ -173,8 +217,8 @@ class Check:
 class Bench:
     """Measure speed: images a second for rollout, rollout with perception, and training, beside a per-image loop."""
 
-    task: Positional[str]
-    """The task, as `hardattn list` shows it."""
+    task: Positional[TaskName]
+    """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
     batch_sizes: tuple[int, ...] = (128, 512, 2048)
     """Batches to measure."""
     seconds: float = 2.0
@@ -217,6 +261,7 @@ class Version:
 Command = (
     Annotated[List, subcommand("list")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[Pretrain, subcommand("pretrain")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Show, subcommand("show")]
     | Annotated[Check, subcommand("check")]
@@ -231,6 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
     argv = sys.argv[1:] if arguments is None else arguments
     if argv == ["--version"]:
         argv = ["version"]
+    argv = _task_in_its_place(argv)
     command: Any = tyro.cli(
         Command,
         prog="hardattn",
@@ -249,3 +295,14 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+
+
+def _task_in_its_place(argv: list[str]) -> list[str]:
+    """`train --agent x --task y` as `train y --agent x`: both spellings are natural, and the parser takes only the second."""
+    if argv[:1] and argv[0] in ("train", "pretrain", "bench"):
+        for k, word in enumerate(argv):
+            if word == "--task" and k + 1 < len(argv):
+                return [argv[0], argv[k + 1], *argv[1:k], *argv[k + 2 :]]
+            if word.startswith("--task="):
+                return [argv[0], word.removeprefix("--task="), *argv[1:k], *argv[k + 1 :]]
+    return argv

@@ -76,6 +76,10 @@ def show_report(report: dict[str, Any]) -> None:
     for key, row in report["controls"].items():
         table.add_row(f"control: {key}, same perception", f"{row['error']:.2f} %", "")
     results.print(table)
+    if "on_target_by_look" in report["protocols"]["mean"]:
+        for who, row in (("mean policy", report["protocols"]["mean"]), ("random looks", report["controls"]["random"])):
+            rates = " ".join(f"{rate:.0f}" for rate in row["on_target_by_look"])
+            results.print(f"looks on a digit, {who}, each look: {rates} %", highlight=False, soft_wrap=True)
     by_look = " ".join(f"{error:.2f}" for error in report["protocols"]["mean"]["error_by_look"])
     results.print(f"error after each look: {by_look} %", highlight=False, soft_wrap=True)
     results.print(

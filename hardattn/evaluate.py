@@ -26,8 +26,10 @@ class Measured:
     """One pass over a data set."""
 
     probabilities: Tensor  # [N, K] after the last look
+    labels: Tensor  # [N]
     wrong: Tensor  # [N] bool
     error_by_look: tuple[float, ...]  # T errors in percent, the last of which is the error
+    on_target_by_look: tuple[float, ...] = ()  # share of looks whose middle lay on a digit, in percent; empty where that is unknown
 
     @property
     def error(self) -> float:
@@ -43,18 +45,25 @@ class Measured:
 
 def measure(agent: Agent, world: GlimpseWorld, greedy: bool = True) -> Measured:
     """Show every image of the world's data set once. The world's counts grow by that many episodes."""
-    batches = torch.arange(len(world.dataset), device=world.device).split(BATCH)
-    logits = torch.cat([collect(agent, world, greedy, indices).logits for indices in batches])  # [N, T, K]
-    wrong = logits.argmax(dim=-1) != world.dataset.labels[:, None]  # [N, T]
-    return Measured(logits[:, -1].softmax(dim=-1), wrong[:, -1], tuple(percent(look) for look in wrong.unbind(dim=1)))
+    beliefs, labels, hits = [], [], []
+    for indices in torch.arange(len(world.dataset), device=world.device).split(BATCH):
+        beliefs.append(collect(agent, world, greedy, indices).logits)
+        labels.append(world.labels)
+        hits += [torch.stack(world.hits, dim=1)] if world.hits else []
+    logits, truth = torch.cat(beliefs), torch.cat(labels)  # [N, T, K], [N]
+    wrong = logits.argmax(dim=-1) != truth[:, None]  # [N, T]
+    on_target = tuple(percent(look) for look in torch.cat(hits).unbind(dim=1)) if hits else ()
+    return Measured(
+        logits[:, -1].softmax(dim=-1), truth, wrong[:, -1], tuple(percent(look) for look in wrong.unbind(dim=1)), on_target
+    )
 
 
 def measure_paths(agent: Agent, world: GlimpseWorld, paths: int = PATHS) -> Measured:
     """The average of the class probabilities over several sampled paths an image (Ba et al. 2015, section 4)."""
     measured = [measure(agent, world, greedy=False) for _ in range(paths)]
     probabilities = torch.stack([one.probabilities for one in measured]).mean(dim=0)
-    wrong = probabilities.argmax(dim=-1) != world.dataset.labels
-    return Measured(probabilities, wrong, (percent(wrong),))
+    wrong = probabilities.argmax(dim=-1) != measured[0].labels
+    return Measured(probabilities, measured[0].labels, wrong, (percent(wrong),))
 
 
 def percent(wrong: Tensor) -> float:
@@ -79,12 +88,15 @@ def full_report(
     averaged = measure_paths(agent, make_world())
     controls = {}
     for name in CONTROLS:
-        tick(f"{name} looks")
         world = make_world()
-        controls[name] = {"error": measure(plugins.make_agent(name, world), world).error}
+        if name == "oracle" and world.dataset.boxes is None:
+            continue
+        tick(f"{name} looks")
+        control = measure(plugins.make_agent(name, world), world)
+        controls[name] = {"error": control.error, **_on_target(control)}
     report = {
         "protocols": {
-            "mean": {**_summary(mean), "error_by_look": list(mean.error_by_look)},
+            "mean": {**_summary(mean), "error_by_look": list(mean.error_by_look), **_on_target(mean)},
             "sampled": _summary(sampled),
             f"paths{PATHS}": _summary(averaged),
         },
@@ -109,6 +121,10 @@ def flops_per_image(agent: Agent, world: GlimpseWorld) -> float:
 def test_world(make: Callable[..., GlimpseWorld], dataset: Dataset) -> Callable[[], GlimpseWorld]:
     """A maker of worlds over a data set for measuring: one path an image, nothing learns, no distortion."""
     return lambda: make(dataset, batch_size=min(BATCH, len(dataset)), repeats=1)
+
+
+def _on_target(measured: Measured) -> dict[str, Any]:
+    return {"on_target_by_look": list(measured.on_target_by_look)} if measured.on_target_by_look else {}
 
 
 def _summary(measured: Measured) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from torch import nn
 
 import hardattn
 from hardattn import plugins, settings
-from hardattn.envs import datasets
+from hardattn.envs import datasets, own_data
+from hardattn.envs.canvases import Canvases
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
-from hardattn.envs.tasks import PerceptionConfig, Task, get_task
+from hardattn.envs.tasks import CanvasConfig, PerceptionConfig, Task, find_task
 from hardattn.settings import TrainSettings
 
 
@@ -32,12 +33,12 @@ class Experiment:
     seed: int = 0
     device: str = "cpu"
 
-    def perception(self, dataset: datasets.Dataset) -> RamPerception:
+    def perception(self, dataset: datasets.Dataset | Canvases) -> RamPerception:
         """A new network for the task's glimpses; its weights come from torch's global random state."""
-        shape = (self.task.scales, dataset.images.shape[1], self.task.size, self.task.size)
+        shape = (self.task.scales, dataset.channels, self.task.size, self.task.size)
         return RamPerception(self.task.perception, shape, dataset.classes).to(self.device)
 
-    def world(self, dataset: datasets.Dataset, perception: nn.Module, **changes: Any) -> GlimpseWorld:
+    def world(self, dataset: datasets.Dataset | Canvases, perception: nn.Module, **changes: Any) -> GlimpseWorld:
         """A world of this experiment; `changes` are GlimpseWorld's keyword arguments."""
         arguments: dict[str, Any] = {"batch_size": self.train.batch_size, "precision": self.train.precision, "seed": self.seed}
         return GlimpseWorld(self.task, dataset, perception, device=self.device, **(arguments | changes))
@@ -47,29 +48,45 @@ def build(
     task: str, agent: str, *, preset: str = "default", sets: list[str] | None = None, seed: int = 0, device: str = "auto"
 ) -> Experiment:
     """An experiment from the names and assignments of a command line. Raises UsageError for any that is wrong."""
-    base = get_task(task)
+    base = find_task(task)
     sections = {
         "train": TrainSettings(),
         "task": base,
         "perception": base.perception,
         "agent": plugins.default_config(agent) or _Nothing(),
+        **({"canvas": base.canvas} if base.canvas else {}),
     }
     # A preset speaks of the learner that it was tuned for; what another agent does not have, it does not get.
     chosen = {
         key: value
-        for key, value in settings.preset(task, preset).items()
+        for key, value in settings.preset(base.name, preset).items()
         if not key.startswith("agent.") or key.removeprefix("agent.") in settings.settable(sections["agent"])
     }
     sections = settings.override(sections, chosen)
+    own = sections["perception"]
     sections = settings.override(sections, settings.parse(sets or []))
+    perception = sections["perception"]
+    if sections["train"].mode == "frozen":
+        source = sections["train"].perception_from
+        if perception != own:
+            raise UsageError("mode=frozen takes the network of perception_from as it is; leave its settings out")
+        perception = _network_of(source, base.name)
     return Experiment(
-        task=dataclasses.replace(sections["task"], perception=sections["perception"]),
+        task=dataclasses.replace(sections["task"], perception=perception, canvas=sections.get("canvas")),
         train=sections["train"],
         agent=agent,
         agent_config=None if isinstance(sections["agent"], _Nothing) else sections["agent"],
         seed=seed,
         device=resolve_device(device),
     )
+
+
+def _network_of(source: str, task: str) -> PerceptionConfig:
+    """The settings of the network in a run's folder, or of the task's shipped one if `source` is empty."""
+    from hardattn import loading, results  # they stand above this module
+
+    saved = results.read_json(loading.find(source or loading.pretrained(task)) / results.CONFIG)
+    return PerceptionConfig(**saved["task"]["perception"])
 
 
 @dataclass(frozen=True)
@@ -111,21 +128,25 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cpu") -> Experiment:
+def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cpu", *, task: str | None = None) -> Experiment:
     """The experiment behind a config.json. Raises HardattnError for one that this version cannot read.
 
-    A class from outside this package is imported only if `agent` names it again: reading a file never runs a stranger's code.
+    A class or a data set's function from outside this package is imported only if `agent` or `task` names it again: reading a file
+    never runs a stranger's code.
     """
     try:
+        _check_dataset(saved["task"]["dataset"], task)
         name = saved["agent"]
-        if ":" in name and agent != name:
+        ours = ":" not in name or (name.startswith("sb3:") and "." not in name)
+        if not ours and agent != name:
             raise UsageError(f"this run's agent is your own class {name}; name it again with --agent {name}")
         config_class = getattr(plugins.agent_class(name), "Config", None)
-        task = dict(saved["task"])
-        task["perception"] = PerceptionConfig(**task["perception"])
-        task["published"] = tuple((source, error) for source, error in task["published"])
+        fields = dict(saved["task"])
+        fields["perception"] = PerceptionConfig(**fields["perception"])
+        fields["canvas"] = None if fields.get("canvas") is None else CanvasConfig(**fields["canvas"])
+        fields["published"] = tuple((source, error) for source, error in fields["published"])
         return Experiment(
-            task=Task(**task),
+            task=Task(**fields),
             train=TrainSettings(**saved["train"]),
             agent=name,
             agent_config=None if config_class is None or saved["agent_config"] is None else config_class(**saved["agent_config"]),
@@ -134,6 +155,20 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise HardattnError(f"config.json does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
+
+
+def _check_dataset(saved: str, named: str | None) -> None:
+    """Raise UsageError unless the user names the code behind a run's images, by a task that shows them or by their own name."""
+    if named is None:
+        if own_data.is_code(saved):
+            raise UsageError(
+                f"this run's images come from your own function {saved}; name the task that shows them with --task module:NAME, "
+                f"or the function itself with --task {saved}"
+            )
+    elif named != saved and find_task(named).dataset != saved:
+        raise UsageError(
+            f"--task {named}: it shows {find_task(named).dataset}, this run was trained on {saved}; name a task of that"
+        )
 
 
 def git_commit() -> str | None:

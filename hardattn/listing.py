@@ -11,7 +11,8 @@ from rich.table import Table
 from hardattn.agents import AGENTS, CONTROLS
 from hardattn.console import results, say
 from hardattn.envs.errors import unknown
-from hardattn.envs.tasks import TASKS
+from hardattn.envs.importing import import_object, installed_agents
+from hardattn.envs.tasks import TASKS, Task, find_task
 from hardattn.settings import PRESETS, TrainSettings, settable
 
 RUNS = "results/runs"
@@ -24,7 +25,7 @@ def as_json() -> dict[str, Any]:
             {"name": task.name, "summary": task.summary, "presets": sorted(PRESETS.get(task.name, {"default": {}}))}
             for task in TASKS.values()
         ],
-        "agents": [{"name": name, "control": name in CONTROLS} for name in AGENTS],
+        "agents": [{"name": name, "control": name in CONTROLS} for name in [*AGENTS, *installed_agents()]],
     }
 
 
@@ -36,10 +37,14 @@ def show(name: str) -> None:
     tasks = Table("task", "what it is", "presets", title="tasks", title_justify="left")
     for task in TASKS.values():
         tasks.add_row(task.name, task.summary, ", ".join(PRESETS.get(task.name, {"default": {}})))
+    tasks.add_row("module:NAME", "your own: a Task in a module of this folder", "default")
     results.print(tasks)
     agents = Table("agent", "what it is", title="agents", title_justify="left")
     for agent in AGENTS:
         agents.add_row(agent, "control: never learns" if agent in CONTROLS else "learns")
+    for agent, source in installed_agents().items():
+        agents.add_row(agent, f"{source}, of a package installed here")
+    agents.add_row("sb3:PPO", "an algorithm of stable-baselines3: PPO, A2C, SAC, TD3, ...")
     agents.add_row("module:Class", "your own class; try it with hardattn check module:Class")
     results.print(agents)
     runs = _runs()
@@ -66,14 +71,15 @@ def _runs() -> Table | None:
 
 
 def _settings(name: str) -> None:
-    if name in TASKS:
-        task = TASKS[name]
+    task = _task(name)
+    if task:
         for title, config in (("train", TrainSettings()), ("task", task), ("perception", task.perception)):
             results.print(_fields(title, config))
         say(f"Presets: {', '.join(PRESETS.get(name, {'default': {}}))}. Next: hardattn train {name} --set episodes=100_000")
         return
-    if ":" not in name and name not in AGENTS:
-        raise unknown("task or agent", name, [*TASKS, *AGENTS])
+    known = [*AGENTS, *installed_agents()]
+    if ":" not in name and name not in known:
+        raise unknown("task or agent", name, [*TASKS, *known])
     from hardattn.plugins import default_config
 
     config = default_config(name)
@@ -82,6 +88,13 @@ def _settings(name: str) -> None:
         return
     results.print(_fields("agent", config))
     say(f"Next: hardattn train ram-mnist --agent {name}")
+
+
+def _task(name: str) -> Task | None:
+    """The task of this name, or None where it may name an agent."""
+    if ":" in name and not name.startswith("sb3:"):  # module:NAME is either; what it names tells which
+        return find_task(name) if isinstance(import_object(name, (type, Task)), Task) else None
+    return TASKS.get(name)
 
 
 def _fields(title: str, config: Any) -> Table:
@@ -94,7 +107,9 @@ def _fields(title: str, config: Any) -> Table:
 
 
 def field_docs(config: Any) -> dict[str, str]:
-    """The sentence under each field of a dataclass, read from its source; nothing where there is no source."""
+    """The sentence under each field of a dataclass: its own `sentences`, or read from its source; nothing where there is none."""
+    if hasattr(config, "sentences"):
+        return dict(config.sentences)
     try:
         source = inspect.getsource(config)
     except (OSError, TypeError):

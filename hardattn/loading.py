@@ -11,6 +11,8 @@ from hardattn import experiment, plugins, results
 from hardattn.envs import datasets
 from hardattn.envs.errors import HardattnError, UsageError, unknown
 from hardattn.envs.glimpse_world import GlimpseWorld
+from hardattn.envs.perception import weights_sha256
+from hardattn.envs.task_data import fixed_data
 from hardattn.envs.tasks import TASKS
 from hardattn.experiment import Experiment
 
@@ -37,14 +39,16 @@ def find(name: str) -> Path:
     path = Path(name)
     if (path / results.CONFIG).exists():
         return path
-    if name in TASKS:
-        if not (SHIPPED / name / results.CONFIG).exists():
-            raise UsageError(f"no weights for {name} ship with the package; train it: hardattn train {name}")
+    if (SHIPPED / name / results.CONFIG).exists():
         return SHIPPED / name
+    if name in TASKS:
+        raise UsageError(f"no weights for {name} ship with the package; train it: hardattn train {name}")
     if path.is_dir():
         raise UsageError(
             f"{name} is no run folder: it has no {results.CONFIG}; a run lies in {results.RUNS}/<task>/<agent>/seed-<k>"
         )
+    if ":" in name:
+        raise UsageError(f"no weights ship for {name}; name the folder of a run, {results.RUNS}/<task>/<agent>/seed-<k>")
     if os.sep in name or name.startswith("."):
         raise UsageError(f"there is no folder {name}; `hardattn list` shows the runs under {results.RUNS}")
     raise unknown("task or run folder", name, TASKS)
@@ -58,20 +62,40 @@ def read_weights(folder: Path) -> dict[str, Any]:
     raise HardattnError(f"{folder} has no {results.CHECKPOINT} yet; train it, or wait for the first evaluation")
 
 
+def pretrained(task: str) -> str:
+    """The name of the shipped perception that was trained on random looks. Raises UsageError if the task has none."""
+    name = f"{task}-pretrained"
+    if not (SHIPPED / name / results.CONFIG).exists():
+        raise UsageError(
+            f"no pretrained perception for {task} ships; make one with hardattn pretrain, then --set perception_from=FOLDER"
+        )
+    return name
+
+
 def load_perception(perception: nn.Module, name: str) -> None:
     """Put a run's perception weights into a network. Raises HardattnError if they do not fit."""
     folder = find(name)
-    _fit(perception, read_weights(folder)["perception"], folder)
+    _fit(perception, read_weights(folder), folder)
 
 
-def open_run(name: str, *, split: str = "test", agent: str | None = None, device: str = "cpu") -> Run:
-    """A run by its folder, or a task's shipped weights by its name. Raises HardattnError if anything is missing or does not fit."""
+def check_sha256(perception: nn.Module, wanted: str, source: str) -> None:
+    """Refuse weights other than those asked for: raises HardattnError if the fingerprint differs."""
+    found = weights_sha256(perception)
+    if found != wanted:
+        raise HardattnError(f"{source}: its perception has SHA-256 {found}, wanted {wanted}: other weights, or damaged")
+
+
+def open_run(name: str, *, split: str = "test", agent: str | None = None, task: str | None = None, device: str = "cpu") -> Run:
+    """A run by its folder, or a task's shipped weights by its name. Raises HardattnError if anything is missing or does not fit.
+
+    `agent` and `task` name the user's own class and task again, where the run was made with such.
+    """
     folder = find(name)
-    setup = experiment.from_json(results.read_json(folder / results.CONFIG), agent, device)
+    setup = experiment.from_json(results.read_json(folder / results.CONFIG), agent, device, task=task)
     state = read_weights(folder)
-    dataset = datasets.load(setup.task.dataset, split).to(device)
+    dataset = fixed_data(setup.task, split).to(device)
     perception = setup.perception(dataset)
-    _fit(perception, state["perception"], folder)
+    _fit(perception, state, folder)
     world = setup.world(dataset, perception, batch_size=1, repeats=1)
     actor = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
     try:
@@ -81,9 +105,19 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, device
     return Run(setup, dataset, perception, actor, folder)
 
 
-def _fit(perception: nn.Module, weights: dict[str, Any], folder: Path) -> None:
+def _fit(perception: nn.Module, state: dict[str, Any], folder: Path) -> None:
     try:
-        perception.load_state_dict(weights)
+        perception.load_state_dict(state["perception"])
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise HardattnError(f"{folder}: its perception does not fit this task's network: {reason}") from error
+    wanted = state.get("perception_sha256") or _recorded_sha256(folder)
+    if wanted:
+        check_sha256(perception, wanted, str(folder))
+
+
+def _recorded_sha256(folder: Path) -> str | None:
+    """The fingerprint that a finished run noted in its final.json."""
+    if not (folder / results.FINAL).exists():
+        return None
+    return str(results.read_json(folder / results.FINAL)["perception_sha256"])

@@ -26,8 +26,7 @@ class Paths:
         rollout = collect(agent, world, greedy=True, indices=indices)
         task = world.task
         self.size, self.scales = task.size, task.scales
-        self.images = world.dataset.images[indices].cpu()  # [N, C, H, W]
-        self.labels = world.dataset.labels[indices].tolist()
+        self.images, self.labels = world.images.cpu(), world.labels.tolist()  # [N, C, H, W], [N]
         locations = torch.stack(world.locations, dim=1).cpu()  # [N, T, 2]
         height, width = self.images.shape[-2:]
         self.path = to_pixels(locations, height, width).numpy()

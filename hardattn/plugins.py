@@ -1,14 +1,15 @@
-"""From an agent's name to its class: one of ours, or `package.module:Class` from the current folder or anything installed."""
+"""From an agent's name to its class: one of ours, of an installed package, or `package.module:Class` from anywhere importable."""
 
 import dataclasses
-import importlib
 import inspect
 import sys
-from pathlib import Path
 from typing import Any
 
 from hardattn.agents import AGENTS
 from hardattn.envs.errors import HardattnError, UsageError, unknown
+from hardattn.envs.importing import import_object as import_object
+from hardattn.envs.importing import installed_agents
+from hardattn.envs.world import Attention
 
 METHODS = {
     "begin": "begin(batch_size) -> memory",
@@ -22,12 +23,20 @@ METHODS = {
 def agent_class(name: str) -> Any:
     """The class behind an agent's name. Raises UsageError if it is unknown, cannot be imported or lacks a method."""
     if ":" not in name:
-        if name not in AGENTS:
-            raise unknown("agent", name, AGENTS, "your own class is given as module:Class")
-        return import_object(AGENTS[name])
-    found = import_object(name)
+        if name in AGENTS:
+            return import_object(AGENTS[name])
+        others = installed_agents()  # asked only here: it looks into every installed package
+        if name in others:
+            return agent_class(others[name])
+        remedy = "your own class is given as module:Class, stable-baselines3's as sb3:PPO"
+        raise unknown("agent", name, [*AGENTS, *others], remedy)
+    found = _sb3_class(name.removeprefix("sb3:")) if name.startswith("sb3:") else import_object(name)
     if not inspect.isclass(found):
         raise UsageError(f"agent {name}: it is a {type(found).__name__}, wanted a class")
+    if _is_sb3_style(found):
+        from hardattn.agents.sb3 import wrap
+
+        return wrap(found)  # type: ignore[arg-type]  # a class can be hashed
     missing = [signature for method, signature in METHODS.items() if not callable(getattr(found, method, None))]
     if missing:
         raise UsageError(
@@ -36,24 +45,23 @@ def agent_class(name: str) -> Any:
     return found
 
 
-def import_object(path: str) -> Any:
-    """The object at "package.module:Name", the current folder searched first. Raises UsageError naming what is not there."""
-    module_name, _, attribute = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise UsageError(f"{path}: there is no module '{error.name}' in {here} or among the installed packages") from error
-        raise HardattnError(f"{path}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # whatever a user's module does at import
-        raise HardattnError(f"{path}: importing {module_name} failed: {type(error).__name__}: {error}") from error
-    if not hasattr(module, attribute):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module_name]
-        raise unknown("name in " + module_name, attribute, classes or ["(no class at all)"])
-    return getattr(module, attribute)
+def _sb3_class(name: str) -> Any:
+    """PPO, SAC, ... of stable-baselines3, or any "package.module.Class" of its style."""
+    if "." in name:
+        module, _, attribute = name.rpartition(".")
+        return import_object(f"{module}:{attribute}")
+    import stable_baselines3
+
+    known = [key for key, value in vars(stable_baselines3).items() if _is_sb3_style(value)]
+    if name not in known:
+        raise unknown("algorithm of stable-baselines3", name, known, "another package's is given as sb3:package.module.Class")
+    return getattr(stable_baselines3, name)
+
+
+def _is_sb3_style(found: Any) -> bool:
+    """Whether this is an algorithm class of stable-baselines3; nothing is imported for the question."""
+    base = sys.modules.get("stable_baselines3.common.base_class")
+    return base is not None and inspect.isclass(found) and issubclass(found, base.BaseAlgorithm)
 
 
 def make_agent(name: str, world: Any, *, config: Any = None, seed: int = 0) -> Any:
@@ -68,6 +76,11 @@ def make_agent(name: str, world: Any, *, config: Any = None, seed: int = 0) -> A
         raise HardattnError(
             f"agent {name}: its constructor failed: {type(error).__name__}: {error}; it is called with {wanted}"
         ) from error
+
+
+def attention(name: str) -> Attention:
+    """The attention that an agent learns through: "soft" for a class that says so, else "hard"."""
+    return "soft" if getattr(agent_class(name), "attention", "hard") == "soft" else "hard"
 
 
 def default_config(name: str) -> Any:

@@ -37,7 +37,8 @@ class TrainSettings:
     augment: float = 0.5
     """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears."""
     perception_from: str = ""
-    """Frozen only: the run folder whose perception is used; empty means the weights that ship with the package."""
+    """Frozen only: the run folder whose perception is used, e.g. one made by `hardattn pretrain`; empty means the perception
+    that ships with the package, which was trained on random looks."""
     random_share: float = 0.3
     """Staged only: share of the budget that perception spends on random looks."""
     frozen_share: float = 0.1

@@ -8,12 +8,14 @@ from hardattn import evaluate, loading
 from hardattn.envs.errors import HardattnError, UsageError
 
 
-def draw(name: str, *, count: int, first: int, wrong: bool, agent: str | None, out: Path | None) -> tuple[Path, Path]:
+def draw(
+    name: str, *, count: int, first: int, wrong: bool, agent: str | None, task: str | None = None, out: Path | None
+) -> tuple[Path, Path]:
     """Write paths.png and paths.gif for `count` test images from `first` on, or for wrongly read ones only.
 
     Raises UsageError if there are no such images.
     """
-    run = loading.open_run(name, agent=agent)
+    run = loading.open_run(name, agent=agent, task=task)
     if not 1 <= count <= 40:
         raise UsageError(f"--count {count}: wanted 1 to 40, so that the picture stays readable")
     if not 0 <= first < len(run.dataset):

@@ -19,6 +19,7 @@ from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
 from hardattn.envs.probes import PROBES, ProbeWorld
 from hardattn.envs.tasks import PerceptionConfig, Task
+from hardattn.envs.world import Attention
 
 POLICY_PROBES = ("left", "cue", "late")  # "constant" pays whatever is done: it is for critics
 PROBE_UPDATES = 400
@@ -75,6 +76,11 @@ def _run(test: Callable[[str], Iterator[str]], name: str, title: str) -> Finding
         return Finding(title, False, f"{type(error).__name__}: {error}", advice)
 
 
+def _training_world(name: str, **changes: Any) -> GlimpseWorld:
+    """A small world as the study would build it to train this agent."""
+    return small_world(attention=plugins.attention(name), **changes)
+
+
 def _new(name: str, world: Any, seed: int = 0) -> Any:
     return plugins.make_agent(name, world, config=plugins.default_config(name), seed=seed)
 
@@ -123,7 +129,7 @@ def _repeats(name: str) -> Iterator[str]:
     """The same seed repeats to the bit."""
     paths = []
     for _ in range(2):
-        world = small_world()
+        world = _training_world(name)
         agent = _new(name, world, seed=3)
         agent.update(world)
         paths.append(collect(agent, world).actions)
@@ -143,7 +149,7 @@ def _greedy_repeats(name: str) -> Iterator[str]:
 
 def _updates(name: str) -> Iterator[str]:
     """update() plays episodes and reports finite numbers."""
-    world = small_world(learning=True)
+    world = _training_world(name, learning=True)
     metrics = _new(name, world).update(world)
     if not isinstance(metrics, dict):
         yield f"update() returned {type(metrics).__name__}, wanted a dict of numbers"
@@ -160,14 +166,14 @@ def _updates(name: str) -> Iterator[str]:
 
 def _resumes(name: str) -> Iterator[str]:
     """Saved and loaded, it goes on as if nothing had happened."""
-    world = small_world()
+    world = _training_world(name)
     agent = _new(name, world)
     agent.update(world)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "agent.safetensors"
         results.write_state(file, {"agent": agent.state_dict()})
         state = results.read_state(file)["agent"]
-    twin_world = small_world()
+    twin_world = _training_world(name)
     twin_world.load_state_dict(copy.deepcopy(world.state_dict()))
     twin = _new(name, twin_world, seed=99)
     twin.load_state_dict(state)
@@ -196,10 +202,11 @@ def solved_at(probe: str) -> float:
 
 def probe_return(agent: str | Any, probe: str, updates: int = PROBE_UPDATES, seed: int = 0) -> float:
     """Train an agent (a name, or a function of a world that makes one) on a probe; the mean return of its greedy policy."""
-    world = ProbeWorld(probe, batch_size=64, repeats=PROBE_REPEATS, seed=seed)
+    attention: Attention = plugins.attention(agent) if isinstance(agent, str) else "hard"
+    world = ProbeWorld(probe, batch_size=64, repeats=PROBE_REPEATS, attention=attention, seed=seed)
     if isinstance(agent, str):
         config = plugins.default_config(agent)
-        if config is not None and hasattr(config, "learning_rate"):
+        if config is not None and hasattr(config, "learning_rate") and not agent.startswith("sb3:"):
             config = replace(config, learning_rate=5e-3)  # tiny worlds bear a brisk step
         learner = plugins.make_agent(agent, world, config=config, seed=seed)
     else:

@@ -20,7 +20,9 @@ from torch import nn
 from hardattn import evaluate, experiment, loading, plugins, results
 from hardattn.agents.fixed import Random
 from hardattn.agents.losses import cosine
-from hardattn.envs import datasets
+from hardattn.envs import task_data
+from hardattn.envs.canvases import Canvases
+from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.perception import weights_sha256
 from hardattn.experiment import Experiment
@@ -75,16 +77,17 @@ class Trainer:
     def __init__(self, setup: Experiment, folder: Path, watch: Callable[[Progress], None] = lambda progress: None) -> None:
         self.setup, self.folder, self.watch = setup, folder, watch
         torch.manual_seed(setup.seed)  # the networks' first weights and dropout
-        self.data = {split: datasets.load(setup.task.dataset, split).to(setup.device) for split in ("train", "validation")}
-        self.data_sha256 = self.data["train"].sha256()
-        self.perception = setup.perception(self.data["train"])
+        self.data = task_data.training_data(setup.task).to(setup.device)
+        self.validation = task_data.fixed_data(setup.task, "validation").to(setup.device)
+        self.data_sha256 = self.data.sha256()
+        self.perception = setup.perception(self.data)
         if setup.train.mode == "frozen":
-            loading.load_perception(self.perception, setup.train.perception_from or setup.task.name)
+            loading.load_perception(self.perception, setup.train.perception_from or loading.pretrained(setup.task.name))
         self.plan = phases(setup.train)
         self.phase_index = self.phase_update = self.update = self.episodes = 0
         self.seconds = 0.0
         self.validation_error: float | None = None
-        self.agent = plugins.make_agent(setup.agent, self._world(self.data["train"]), config=setup.agent_config, seed=setup.seed)
+        self.agent = plugins.make_agent(setup.agent, self._world(self.data), config=setup.agent_config, seed=setup.seed)
         self._start_phase()
 
     def run(self) -> dict[str, Any]:
@@ -122,10 +125,11 @@ class Trainer:
     def _start_phase(self) -> None:
         settings = self.setup.train
         self.world = self._world(
-            self.data["train"],
+            self.data,
             repeats=settings.repeats,
             learning=self.phase.perception_learns,
             augment=settings.augment,
+            attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )
         self.optimizer = torch.optim.AdamW(
@@ -188,11 +192,11 @@ class Trainer:
         before = sum(phase.updates for phase in self.plan[: self.phase_index] if phase.agent_learns)
         return (before + (self.phase_update if self.phase.agent_learns else 0)) / total if total else 0.0
 
-    def _world(self, dataset: datasets.Dataset, **changes: Any) -> Any:
+    def _world(self, dataset: Dataset | Canvases, **changes: Any) -> Any:
         return self.setup.world(dataset, self.perception, **changes)
 
     def _evaluate(self, metrics: dict[str, float]) -> None:
-        world = evaluate.test_world(self._world, self.data["validation"])()
+        world = evaluate.test_world(self._world, self.validation)()
         self.validation_error = evaluate.measure(self.agent, world).error
         row = {
             "update": self.update,
@@ -204,7 +208,7 @@ class Trainer:
         results.append_line(self.folder / results.CURVE, row | metrics)
 
     def _finish(self) -> dict[str, Any]:
-        test = datasets.load(self.setup.task.dataset, "test").to(self.setup.device)
+        test = task_data.fixed_data(self.setup.task, "test").to(self.setup.device)
         make_world = evaluate.test_world(self._world, test)
         report, mean = evaluate.full_report(self.agent, make_world)
         final = {

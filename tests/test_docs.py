@@ -1,7 +1,10 @@
 """What the documents say is true: code runs, tables come again to the byte, links lead somewhere."""
 
+import json
 import re
 import runpy
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,17 +14,48 @@ from hardattn.testing import check_agent
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def python_in(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_environment_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code = python_in("README.md")[0].replace("num_envs=4096", "num_envs=512")
+    exec(compile(code, "README.md", "exec"), {})
+    assert 0.8 < float(re.findall(r"tensor\(([0-9.]+)\)", capsys.readouterr().out)[0]) < 0.97
+
+
+def test_the_ten_minute_agent_trains_as_its_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hardattn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (code,) = python_in("docs/your-own-agent.md")
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    found = check_agent("mine:Looker")
+    assert all(finding.passed or finding.advice for finding in found), found
+    solved = {finding.test for finding in found if finding.advice and finding.passed}
+    assert any("'left'" in test for test in solved) and not any("'cue'" in test for test in solved)
+    ran = hardattn("train", "ram-mnist", "--agent", "mine:Looker", "--set", "mode=frozen", "--set", "episodes=30_000", "--json")
+    assert ran.returncode == 0, ran.stderr
+    final = json.loads(ran.stdout)
+    assert final["protocols"]["mean"]["error"] < final["controls"]["centre"]["error"]  # it starts at the centre, and moves
+    folder = "results/runs/ram-mnist/mine.Looker/seed-0"
+    assert "name it again with --agent mine:Looker" in hardattn("evaluate", folder).stderr
+    listed = hardattn("list", "mine:Looker")
+    assert "How far the plan moves towards what paid." in " ".join(listed.stdout.replace("│", " ").split())
+
+
 def test_the_readmes_agent_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    code = python_in("README.md")[-1]
     (tmp_path / "readme_agent.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     findings = check_agent("readme_agent:Looker")
     assert all(finding.passed or finding.advice for finding in findings), findings
 
 
-def test_the_results_page_comes_again_to_the_byte() -> None:
-    tool = runpy.run_path(str(ROOT / "tools" / "ram_mnist_table.py"))
-    assert tool["page"](tool["read"]()) == (ROOT / "results" / "ram-mnist.md").read_text()
+@pytest.mark.parametrize(("tool", "page"), [("ram_mnist_table", "ram-mnist"), ("agents_table", "agents-ram-mnist")])
+def test_a_results_page_comes_again_to_the_byte(tool: str, page: str) -> None:
+    code = runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))
+    assert code["page"](code["read"]()) == (ROOT / "results" / f"{page}.md").read_text()
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

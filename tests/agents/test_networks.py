@@ -74,3 +74,15 @@ def test_action_spaces_that_have_no_policy_are_refused() -> None:
     assert action_width(PLANE) == 2 and action_width(spaces.Discrete(7)) == 7
     with pytest.raises(ValueError, match="wanted a flat Box or a Discrete"):
         make_policy(OBSERVATION, spaces.MultiBinary(3), 8, 0.1, generator())
+
+
+def test_entropy_is_that_of_the_distribution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(5, 3, 4, generator=generator)
+    box = GaussianPolicy(4, spaces.Box(-1, 1, (2,)), 8, 0.3, generator)
+    expected = torch.distributions.Normal(0.0, 0.3).entropy() * 2
+    torch.testing.assert_close(box.entropy(observations), expected.expand(5, 3))
+    choice = CategoricalPolicy(4, spaces.Discrete(3), 8, generator)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        choice.entropy(observations), torch.distributions.Categorical(logits=choice.net(observations)).entropy()
+    )

@@ -208,7 +208,7 @@ def test_a_saved_world_goes_on_with_the_same_images() -> None:
     world.reset()
     twin.reset()
     assert torch.equal(world.examples, twin.examples)
-    assert torch.equal(world._images, twin._images)
+    assert torch.equal(world.images, twin.images)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from hardattn import results
+from hardattn import loading, results
 from hardattn.agents.reinforce import Reinforce
 from hardattn.envs import datasets
 from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.perception import weights_sha256
 from hardattn.experiment import Experiment, build
 from hardattn.settings import TrainSettings
 from hardattn.train import Phase, Trainer, phases, train
@@ -140,10 +141,42 @@ def test_the_plan_of_each_mode() -> None:
 def test_frozen_perception_stays_as_it_was(tmp_path: Path) -> None:
     train(tiny(), tmp_path / "first")
     given = results.read_state(tmp_path / "first" / results.CHECKPOINT)
-    train(tiny("mode=frozen", f"perception_from={tmp_path / 'first'}", seed=5), tmp_path / "frozen")
+    sets = ["mode=frozen", f"perception_from={tmp_path / 'first'}", "episodes=2000", "batch_size=50", "evaluations=2"]
+    setup = build("ram-mnist", "reinforce", sets=sets, seed=5, device="cpu")
+    assert setup.task.perception == tiny().task.perception  # the network of the run it comes from, whatever the task's own is
+    train(setup, tmp_path / "frozen")
     after = results.read_state(tmp_path / "frozen" / results.CHECKPOINT)
     assert all(torch.equal(given["perception"][name], weight) for name, weight in after["perception"].items())
     assert not all(torch.equal(given["agent"]["policy"][name], weight) for name, weight in after["agent"]["policy"].items())
+
+
+def test_frozen_without_a_run_takes_the_shipped_perception() -> None:
+    trainer = Trainer(build("ram-mnist", "reinforce", sets=["mode=frozen", "batch_size=50"], device="cpu"), Path("unused"))
+    shipped = loading.open_run("ram-mnist-pretrained", split="validation").perception
+    assert weights_sha256(trainer.perception) == weights_sha256(shipped)
+    with pytest.raises(UsageError, match="mode=frozen takes the network of perception_from as it is"):
+        build("ram-mnist", "reinforce", sets=["mode=frozen", "core_width=64"])
+    with pytest.raises(UsageError, match="there is no folder"):
+        build("ram-mnist", "reinforce", sets=["mode=frozen", "perception_from=./nowhere"])
+
+
+@pytest.mark.parametrize("agent", ["ppo", "pathwise"])
+@pytest.mark.parametrize("mode", ["joint", "staged"])
+def test_every_agent_trains_and_resumes_in_every_mode(agent: str, mode: str, tmp_path: Path) -> None:
+    setup = tiny(f"mode={mode}", agent=agent)
+    train(setup, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: Any) -> None:
+        if progress.episodes == 1300:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(setup, tmp_path / "part", watch=stop)
+    train(setup, tmp_path / "part", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "part")
 
 
 def test_staged_leaves_the_agent_alone_while_perception_looks_at_random(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""Proximal policy optimisation (Schulman et al. 2017) for episodes that all end together; A2C is its one-epoch case.
+
+Play a batch of episodes, weigh each look by its generalised advantage, then go over the batch several times in shuffled
+minibatches, with the change of each look's probability clipped. For A2C: epochs=1, minibatches=1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from hardattn.agents import losses
+from hardattn.agents.base import collect
+from hardattn.agents.networks import Critic, make_policy
+from hardattn.envs.errors import UsageError
+from hardattn.envs.world import World
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO."""
+
+    std: float = 0.1
+    """Standard deviation of a look around the policy's mean, in units of half the image."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start; it falls to 0 along a cosine over the training budget."""
+    hidden: int = 128
+    """Units in the hidden layer of the policy."""
+    epochs: int = 4
+    """How often each batch of episodes is gone over."""
+    minibatches: int = 4
+    """Parts that the batch's looks are shuffled into; each part is one gradient step."""
+    clip: float = 0.2
+    """How far from 1 the ratio of a look's new and old probability still earns."""
+    discount: float = 1.0
+    """Weight of the next step's reward against this one's, 0 to 1."""
+    decay: float = 0.95
+    """Lambda of the generalised advantage: 0 trusts the critic from the next step on, 1 waits for the episode's end."""
+    value_weight: float = 0.5
+    """Weight of the critic's squared error against the policy's loss."""
+    entropy_weight: float = 0.0
+    """What a nat of the policy's entropy is worth; of use for discrete choices only, since `std` is fixed."""
+    clip_norm: float = 1.0
+    """The gradient's norm is clipped to this."""
+
+    def __post_init__(self) -> None:
+        for name in ("std", "learning_rate", "hidden", "epochs", "minibatches", "clip", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"ppo: {name}={getattr(self, name)}, wanted more than 0")
+        for name in ("discount", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"ppo: {name}={getattr(self, name)}, wanted 0 to 1")
+
+
+class PPO:
+    """Chooses looks by a stochastic policy of the observation and learns it by clipped policy gradient."""
+
+    Config = PPOConfig
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Space[Any],
+        *,
+        config: PPOConfig | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config = config or PPOConfig()
+        init = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std, init).to(device)
+        self.critic = Critic(observation_space.shape[0]).to(device)
+        self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)
+
+    def begin(self, batch_size: int) -> None:
+        """Nothing to remember: the world's observation carries the history."""
+
+    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+        """Sample the next look, or take the policy's mean if `greedy`."""
+        if greedy:
+            with torch.no_grad():
+                return self.policy.mean(observation), None
+        return self.policy.sample(observation, self.generator), None
+
+    def update(self, world: World) -> dict[str, float]:
+        """Play one batch of episodes and take epochs x minibatches gradient steps."""
+        rollout = collect(self, world)
+        with torch.no_grad():
+            values = self.critic(rollout.observations)  # [B, T]
+            old_log_probs = self.policy.log_prob(rollout.observations, rollout.actions).flatten()
+        advantages = losses.generalised_advantages(rollout.rewards, values, self.config.discount, self.config.decay)
+        returns, advantages = (advantages + values).flatten(), losses.standardise(advantages).flatten()  # each [B*T]
+        observations, actions = rollout.observations.flatten(0, 1), rollout.actions.flatten(0, 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
+        history = []
+        for _ in range(self.config.epochs):
+            order = torch.randperm(len(returns), generator=self.generator, device=returns.device)
+            for part in order.tensor_split(self.config.minibatches):
+                seen = observations[part]
+                log_probs = self.policy.log_prob(seen, actions[part])
+                history.append(self._step(seen, log_probs, old_log_probs[part], advantages[part], returns[part]))
+        policy_loss, value_loss, norm, divergence = torch.stack(history).mean(dim=0).tolist()
+        return {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "policy_gradient_norm": norm,
+            "divergence": divergence,
+            "return": float(rollout.rewards.sum(dim=1).mean()),
+        }
+
+    def _step(self, seen: Tensor, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, returns: Tensor) -> Tensor:
+        """One gradient step on a minibatch [N]. Returns policy loss, value loss, gradient norm and divergence [4]."""
+        config = self.config
+        policy_loss = losses.clipped_surrogate_loss(log_probs, old_log_probs, advantages, config.clip)
+        value_loss = losses.value_loss(self.critic(seen), returns)
+        loss = policy_loss + config.value_weight * value_loss
+        if config.entropy_weight:
+            loss = loss - config.entropy_weight * self.policy.entropy(seen).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        self.optimizer.step()
+        change = (log_probs - old_log_probs).detach()
+        divergence = (change.exp() - 1 - change).mean()  # estimates KL(old, new), never below 0 (Schulman 2020)
+        return torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), divergence])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, critic, optimiser and random generator."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`; with the policy alone it can act but not learn on."""
+        self.policy.load_state_dict(state["policy"])
+        if "optimizer" in state:
+            self.critic.load_state_dict(state["critic"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())

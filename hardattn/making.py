@@ -1,0 +1,108 @@
+"""What Gymnasium calls to make our environments, and the ids under which it finds them. Imports no torch before it is called.
+
+`gym.make("hardattn/RamMnist-v0")` gives a single environment, `gym.make_vec("hardattn/RamMnist-v0", num_envs=4096)` a vector of
+them; both take the keyword arguments of `make_vector_env`.
+"""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from hardattn.envs.tasks import TASKS, Task, find_task
+
+if TYPE_CHECKING:
+    from hardattn.envs.gymnasium_env import GlimpseVectorEnv, SingleEnv
+    from hardattn.envs.perception import RamPerception
+    from hardattn.envs.raw_env import RawGlimpseVectorEnv
+
+
+def env_id(task: str, raw: bool = False) -> str:
+    """The Gymnasium id of a task: "ram-mnist" is hardattn/RamMnist-v0, its raw-glimpse variant hardattn/RamMnistRaw-v0."""
+    return f"hardattn/{''.join(word.capitalize() for word in task.split('-'))}{'Raw' if raw else ''}-v0"
+
+
+def register() -> None:
+    """Tell Gymnasium of every task. Importing hardattn does this."""
+    for name in TASKS:
+        for raw, kind in ((False, ""), (True, "raw_")):
+            gymnasium.register(
+                env_id(name, raw),
+                entry_point=f"hardattn.making:make_{kind}env",
+                vector_entry_point=f"hardattn.making:make_{kind}vector_env",
+                kwargs={"task": name},
+            )
+
+
+def make_vector_env(
+    num_envs: int,
+    task: str,
+    *,
+    perception: str = "",
+    perception_sha256: str = "",
+    split: str = "train",
+    device: str = "auto",
+    precision: Any = "auto",
+    seed: int = 0,
+    render_mode: str | None = None,
+) -> "GlimpseVectorEnv":
+    """B rows of a task over a frozen perception: the shipped one, or that of the run folder `perception`.
+
+    `split` is train, validation or test; `device` is auto, cpu or cuda; with `perception_sha256` other weights are refused. Raises
+    HardattnError for anything that is missing or does not fit.
+    """
+    from hardattn import loading
+    from hardattn.envs.glimpse_world import GlimpseWorld
+    from hardattn.envs.gymnasium_env import GlimpseVectorEnv
+    from hardattn.experiment import resolve_device
+
+    where = resolve_device(device)
+    setup, network = _frozen(perception or loading.pretrained(task), perception_sha256, where)
+    world = GlimpseWorld(
+        setup, _data(setup, split, where), network, batch_size=num_envs, precision=precision, device=where, seed=seed
+    )
+    return GlimpseVectorEnv(world, render_mode)
+
+
+def make_env(task: str, **settings: Any) -> "SingleEnv":
+    """One episode at a time, as numpy; the keyword arguments of `make_vector_env`. For many at once use `gym.make_vec`."""
+    from hardattn.envs.gymnasium_env import SingleEnv
+
+    return SingleEnv(make_vector_env(1, task, **settings))
+
+
+def make_raw_vector_env(
+    num_envs: int, task: str, *, split: str = "train", device: str = "auto", seed: int = 0, render_mode: str | None = None
+) -> "RawGlimpseVectorEnv":
+    """B rows of a task's glimpses without a perception: the agent brings its own. HardattnError for a bad split or device."""
+    from hardattn.envs.raw_env import RawGlimpseVectorEnv
+    from hardattn.experiment import resolve_device
+
+    where, setup = resolve_device(device), find_task(task)
+    return RawGlimpseVectorEnv(setup, _data(setup, split, where), num_envs, device=where, seed=seed, render_mode=render_mode)
+
+
+def make_raw_env(task: str, **settings: Any) -> "SingleEnv":
+    """One episode at a time, as numpy; the keyword arguments of `make_raw_vector_env`."""
+    from hardattn.envs.gymnasium_env import SingleEnv
+
+    return SingleEnv(make_raw_vector_env(1, task, **settings))
+
+
+@functools.lru_cache(maxsize=8)  # thousands of single environments share one network, as nothing here changes it
+def _frozen(name: str, sha256: str, device: str) -> "tuple[Task, RamPerception]":
+    """The task and the network of a run or of shipped weights."""
+    from hardattn import loading
+
+    run = loading.open_run(name, split="validation", device=device)
+    if sha256:
+        loading.check_sha256(run.perception, sha256, name)
+    return run.setup.task, run.perception  # type: ignore[return-value]
+
+
+@functools.lru_cache(maxsize=8)
+def _data(task: Task, split: str, device: str) -> Any:
+    from hardattn.envs import task_data
+
+    data = task_data.training_data(task) if split == "train" else task_data.fixed_data(task, split)
+    return data.to(device)
