@@ -41,7 +41,8 @@ def small_world(batch_size: int = 8, seed: int = 0, **changes: Any) -> GlimpseWo
     """A GlimpseWorld over 64 random 12x12 images of 4 classes, with a small perception; made in milliseconds."""
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (64, 1, 12, 12), generator=random, dtype=torch.uint8)
-    dataset = Dataset("noise", images, torch.arange(64) % 4, 4)
+    boxes = torch.tensor([[[2.0, 2.0, 8.0, 8.0]]]).repeat(64, 1, 1)
+    dataset = Dataset("noise", images, torch.arange(64) % 4, 4, boxes)
     task = Task(
         name="small", summary="for tests", size=4, num_glimpses=3, perception=PerceptionConfig(core_width=16, glimpse_width=16)
     )
@@ -82,7 +83,10 @@ def _training_world(name: str, **changes: Any) -> GlimpseWorld:
 
 
 def _new(name: str, world: Any, seed: int = 0) -> Any:
-    return plugins.make_agent(name, world, config=plugins.default_config(name), seed=seed)
+    agent = plugins.make_agent(name, world, config=plugins.default_config(name), seed=seed)
+    if hasattr(agent, "watch"):  # as agents.base.collect does
+        agent.watch(world)
+    return agent
 
 
 def _acts(name: str) -> Iterator[str]:

@@ -165,6 +165,20 @@ def test_damaged_runs_are_named(hardattn: Run, tmp_path: Path) -> None:
     assert ended.returncode == 1 and "config.json does not fit" in ended.stderr
 
 
+def test_pretrain_makes_a_perception_that_frozen_training_takes(hardattn: Run, tmp_path: Path) -> None:
+    ended = hardattn("pretrain", "ram-mnist", *SMALL)
+    assert ended.returncode == 0, ended.stderr
+    folder = "results/runs/ram-mnist/pretrain/seed-0"
+    assert "control: centre" in ended.stdout
+    assert f"Next: hardattn train ram-mnist --set mode=frozen --set perception_from={folder}" in ended.stderr
+    ended = hardattn("train", "ram-mnist", "--agent", "ppo", "--set", "mode=frozen", "--set", f"perception_from={folder}", "--json",
+                     "--set", "episodes=600", "--set", "batch_size=100")  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    runs = (folder, "results/runs/ram-mnist/ppo/seed-0")
+    hashes = [results.read_json(tmp_path / run / results.FINAL)["perception_sha256"] for run in runs]
+    assert hashes[0] == hashes[1]
+
+
 def test_bench_prints_its_table_and_writes_json(hardattn: Run, tmp_path: Path) -> None:
     ended = hardattn("bench", "ram-mnist", "--batch-sizes", "32", "--seconds", "0.2", "--out", "bench.json")
     assert ended.returncode == 0, ended.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardattn import plugins
+from hardattn import plugins, testing
 from hardattn.agents.reinforce import Reinforce
 from hardattn.envs.errors import UsageError
 from hardattn.testing import check_agent
@@ -69,11 +69,12 @@ def test_each_breach_is_found_and_said_in_words(kind: type[Reinforce], monkeypat
     assert any(BROKEN[kind] in note for note in notes), notes
 
 
-def test_our_own_agents_keep_the_contract() -> None:
-    for name in ("reinforce", "random", "centre", "raster"):
+def test_our_own_agents_keep_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(finding.passed for finding in check_agent("reinforce"))
+    monkeypatch.setattr(testing, "POLICY_PROBES", ())  # tests/learning solves them
+    for name in ("ppo", "pathwise", "random", "centre", "raster", "oracle"):
         findings = check_agent(name)
         assert all(finding.passed or finding.advice for finding in findings), (name, findings)
-    assert all(finding.passed for finding in check_agent("reinforce"))
 
 
 def test_a_class_that_fails_to_import_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
