@@ -100,7 +100,7 @@ class PPO:
         history = []
         for _ in range(self.config.epochs):
             order = torch.randperm(len(returns), generator=self.generator, device=returns.device)
-            for part in order.tensor_split(self.config.minibatches):
+            for part in order.tensor_split(min(self.config.minibatches, len(order))):
                 seen = observations[part]
                 log_probs = self.policy.log_prob(seen, actions[part])
                 history.append(self._step(seen, log_probs, old_log_probs[part], advantages[part], returns[part]))

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,17 @@ def config_of(algorithm: type[BaseAlgorithm]) -> Any:
             continue  # an update plays whole episodes: the horizon
         if default is None and (name.endswith(("_class", "_kwargs")) or name == "action_noise"):
             continue
-        kind = int | float | str | None if default is None else (int | str | float if isinstance(default, str) else type(default))
+        kind: Any = type(default)  # text is read as the first kind that fits it, so words come last
+        if default is None or isinstance(default, str):
+            kind = NoneType | int | float | str
         if on_policy and name == "batch_size":
-            kind, default = int | None, None
+            kind, default = NoneType | int, None
         if name == "buffer_size":
             default = BUFFER
         fields.append((name, kind, dataclasses.field(default=default)))
     fields.append(("net_arch", str, dataclasses.field(default="")))
     if on_policy:
-        fields.append(("std", float | None, dataclasses.field(default=None)))
+        fields.append(("std", NoneType | float, dataclasses.field(default=None)))
     found = re.findall(r":param (\w+): (.*?)(?=\n\s*:param|\Z)", algorithm.__doc__ or "", flags=re.DOTALL)
     sentences = {name: " ".join(text.split()) for name, text in found}
     sentences["net_arch"] = "Units of the hidden layers, as 64,64; empty leaves the policy's own."
@@ -160,7 +163,7 @@ class SB3Agent:
         """Go on in another world, with a model of its batch size."""
         state = self.state_dict()
         every = getattr(self.config, "train_freq", 1)
-        if world.horizon % every:
+        if every < 1 or world.horizon % every:
             raise UsageError(f"train_freq={every}: wanted a divisor of the horizon, {world.horizon}, so that no episode is split")
         self.world, self.model = world, self._build(world)
         self.load_state_dict(state)
@@ -172,6 +175,8 @@ class SB3Agent:
     def _build(self, world: Any) -> BaseAlgorithm:
         settings = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
         net, std = settings.pop("net_arch"), settings.pop("std", None)
+        if std is not None and std <= 0:
+            raise UsageError(f"sb3:{self.algorithm.__name__}: std={std}, wanted more than 0")
         policy: dict[str, Any] = {"log_std_init": float(np.log(std))} if std is not None else {}
         if net:
             policy["net_arch"] = [int(units) for units in net.split(",")]
@@ -192,6 +197,7 @@ class SB3Agent:
                 )
         except (AssertionError, ValueError, TypeError) as error:
             raise UsageError(f"sb3:{self.algorithm.__name__} refuses these settings or spaces: {error}") from error
+        model.env._reset_seeds()  # type: ignore[union-attr]  # the study has seeded the world
         model.set_logger(Logger(folder=None, output_formats=[]))
         # The study knows how far the run is; learn() would take each update for a whole run.
         model._update_current_progress_remaining = lambda *_: None  # type: ignore[method-assign]

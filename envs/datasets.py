@@ -118,6 +118,11 @@ def from_arrays(images: Any, labels: Any, classes: int | None = None, name: str 
         pixels = pixels[:, None]
     elif pixels.ndim == 4 and pixels.shape[-1] in (1, 3) and pixels.shape[1] not in (1, 3):
         pixels = pixels.movedim(-1, 1)
+    if pixels.ndim == 4 and pixels.shape[1] not in (1, 3):
+        raise UsageError(
+            f"dataset {name}: images are {list(pixels.shape)}, wanted 1 or 3 channels, as [N, H, W, C] or [N, C, H, W]; "
+            "of colour with transparency (RGBA) take images[..., :3]"
+        )
     targets = torch.as_tensor(labels)
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise UsageError(f"dataset {name}: labels are {targets.dtype}, wanted integers 0..classes-1")

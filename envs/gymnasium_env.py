@@ -16,6 +16,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hardattn.envs.canvases import Canvases
+from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
 from hardattn.envs.glimpse_world import GlimpseWorld
 
@@ -41,12 +43,13 @@ class LookVectorEnv(VectorEnv[Tree, Tree, Tensor]):
         num_envs: int,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
+        dataset: Dataset | Canvases,
         device: torch.device,
         render_mode: str | None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UsageError(f"render_mode={render_mode!r}: wanted None or 'rgb_array'")
-        self.num_envs, self.device, self.render_mode = num_envs, device, render_mode
+        self.num_envs, self.dataset, self.device, self.render_mode = num_envs, dataset, device, render_mode
         self.single_observation_space, self.single_action_space = observation_space, action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
@@ -60,18 +63,22 @@ class LookVectorEnv(VectorEnv[Tree, Tree, Tensor]):
         """
         self._open("reset")
         if seed is not None:
-            self._seed(seed)
-            self._sampler.manual_seed(seed)
+            self._seed(int(seed))
+            self._sampler.manual_seed(int(seed))
         examples = (options or {}).get("examples")
         unknown = set(options or {}) - {"examples"}
         if unknown:
             raise ValueError(f"options: got the key {sorted(unknown)[0]!r}, wanted 'examples' alone")
         if examples is not None:
-            examples = torch.as_tensor(examples, device=self.device)
-            if tuple(examples.shape) != (self.num_envs,) or examples.is_floating_point():
+            examples = torch.as_tensor(examples)
+            if tuple(examples.shape) != (self.num_envs,) or examples.is_floating_point() or examples.dtype == torch.bool:
                 raise ValueError(
                     f"options['examples']: got {examples.dtype} {list(examples.shape)}, wanted integers [{self.num_envs}]"
                 )
+            low, high = int(examples.min()), int(examples.max())
+            if low < 0 or high >= len(self.dataset):
+                raise ValueError(f"options['examples']: got {low} to {high}, wanted 0 to {len(self.dataset) - 1}")
+            examples = examples.to(self.device, torch.int64)
         return self._start(examples)
 
     def step(self, actions: Tree) -> tuple[Tree, Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -85,6 +92,8 @@ class LookVectorEnv(VectorEnv[Tree, Tree, Tensor]):
         observation, reward, done, info, note = self._look(actions)
         terminated = torch.full((self.num_envs,), done, device=self.device)
         if done:
+            if self.render_mode and self.num_envs == 1:
+                self.last_picture = self._picture(0)  # with its last look, which the reset below forgets
             final = {"final_obs": observation, "_final_obs": terminated, "final_info": note, "_final_info": terminated}
             observation, info = self._start(None)
             info = info | final
@@ -130,7 +139,8 @@ class GlimpseVectorEnv(LookVectorEnv):
         if world.repeats != 1 or world.stop:
             raise UsageError(f"GlimpseVectorEnv: got repeats={world.repeats} and stop={world.stop}, wanted 1 and False")
         self.world = world
-        super().__init__(world.batch_size, world.observation_space, world.action_space, world.device, render_mode)
+        spaces_of_a_row = world.observation_space, world.action_space
+        super().__init__(world.batch_size, *spaces_of_a_row, world.dataset, world.device, render_mode)
 
     def _seed(self, seed: int) -> None:
         self.world.reseed(seed)
@@ -190,6 +200,8 @@ class SingleEnv(gym.Env[Tree, Tree]):
 
     def render(self) -> NDArray[np.uint8] | None:
         """The image with the looks so far, [H', W', 3]; None unless render_mode is "rgb_array"."""
+        if self._next is not None and self.render_mode:
+            return self.rows.last_picture
         frames = self.rows.render()
         return frames[0] if frames else None
 

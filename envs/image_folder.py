@@ -39,7 +39,10 @@ def load_folder(name: str, path: str, split: str) -> Dataset:
     is there. The labels count the class folders in alphabetical order. C is 1 if all files are gray, else 3. Raises UsageError for
     another layout or for images of several sizes, HardattnError naming a file that cannot be read.
     """
-    root = Path(path).expanduser().resolve()
+    try:
+        root = Path(path).expanduser().resolve()
+    except RuntimeError as error:  # ~nobody
+        raise UsageError(f"dataset {name}: {error}; wanted folder:PATH") from error
     if not path or not root.is_dir():
         raise UsageError(f"dataset {name}: there is no folder {root if path else '(none is named)'}; wanted folder:PATH")
     listed = _list(root)

@@ -40,13 +40,14 @@ class RawGlimpseVectorEnv(LookVectorEnv):
     ) -> None:
         if num_envs < 1:
             raise UsageError(f"num_envs={num_envs}: wanted at least 1")
-        self.task, self.dataset = task, dataset.to(device)
+        self.task = task
         glimpse = (task.scales, dataset.channels, task.size, task.size)
         where = spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(
             num_envs,
             spaces.Dict({"glimpse": spaces.Box(0.0, 1.0, glimpse, np.float32), "location": where}),
             spaces.Dict({"guess": spaces.Discrete(dataset.classes), "location": where}),
+            dataset.to(device),
             torch.device(device),
             render_mode,
         )

@@ -30,7 +30,10 @@ class SB3VecEnv(VecEnv):
         super().__init__(world.batch_size, world.observation_space, world.action_space)
 
     def reset(self) -> NDArray[np.float32]:
-        """Start the next batch of episodes: [B, D]."""
+        """Start the next batch of episodes: [B, D]. After `seed()` the shuffled pass starts afresh."""
+        if self._seeds[0] is not None and hasattr(self.world, "reseed"):
+            self.world.reseed(self._seeds[0])
+        self._reset_seeds()
         observation = self.world.reset()
         self._return = torch.zeros(self.num_envs, device=self.world.device)
         self._steps = 0

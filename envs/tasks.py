@@ -105,8 +105,8 @@ class Task:
 
 def _positive(config: object, *names: str) -> None:
     for name in names:
-        if getattr(config, name) < 1:
-            raise UsageError(f"{name}={getattr(config, name)}: wanted at least 1")
+        if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
+            raise UsageError(f"{name}={getattr(config, name)}: wanted a whole number of at least 1")
 
 
 # RAM on a larger field: what the tasks below share. Their published rows: Mnih et al. 2014 (NIPS), table 2; re-runs as found.

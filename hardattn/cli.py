@@ -65,7 +65,9 @@ class Train:
 
     def run(self) -> None:
         """Train, then say how it went, where the files are and what to type next."""
-        again = _again(self.agent if ":" in self.agent else None, self.task if ":" in self.task else None)
+        from hardattn.plugins import is_ours
+
+        again = _again(None if is_ours(self.agent) else self.agent, self.task if ":" in self.task else None)
         _train(self, self.agent, self.agent, f"hardattn show {{folder}}{again}")
 
 
@@ -92,7 +94,21 @@ class Pretrain:
 
     def run(self) -> None:
         """Train, then say what the perception reads and how to use it."""
-        _train(self, "random", "pretrain", f"hardattn train {self.task} --set mode=frozen --set perception_from={{folder}}")
+        kept = "".join(
+            f" --set {text}" for text in self.set if _is_of_the_task(text, self.task)
+        )  # what is shown must stay the same
+        _train(self, "random", "pretrain", f"hardattn train {self.task} --set mode=frozen --set perception_from={{folder}}{kept}")
+
+
+def _is_of_the_task(assignment: str, task: str) -> bool:
+    """Whether a --set speaks of the task or its canvas, and not of how to train or of the network."""
+    from hardattn.envs.tasks import find_task
+    from hardattn.settings import settable
+
+    setup = find_task(task)
+    section, _, field = assignment.partition("=")[0].strip().rpartition(".")
+    fields = [*settable(setup), *(settable(setup.canvas) if setup.canvas else [])]
+    return section in ("task", "canvas") or (not section and field in fields)
 
 
 def _again(agent: str | None, task: str | None) -> str:

@@ -49,6 +49,8 @@ def build(
 ) -> Experiment:
     """An experiment from the names and assignments of a command line. Raises UsageError for any that is wrong."""
     base = find_task(task)
+    if not 0 <= seed < 2**63 - 10_000:  # phases and worlds count on from it
+        raise UsageError(f"--seed {seed}: wanted a whole number from 0 to about 9e18")
     sections = {
         "train": TrainSettings(),
         "task": base,
@@ -85,8 +87,11 @@ def _network_of(source: str, task: str) -> PerceptionConfig:
     """The settings of the network in a run's folder, or of the task's shipped one if `source` is empty."""
     from hardattn import loading, results  # they stand above this module
 
-    saved = results.read_json(loading.find(source or loading.pretrained(task)) / results.CONFIG)
-    return PerceptionConfig(**saved["task"]["perception"])
+    file = loading.find(source or loading.pretrained(task)) / results.CONFIG
+    try:
+        return PerceptionConfig(**results.read_json(file)["task"]["perception"])
+    except (KeyError, TypeError) as error:
+        raise HardattnError(f"{file} does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
 
 
 @dataclass(frozen=True)
@@ -135,18 +140,13 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
     never runs a stranger's code.
     """
     try:
-        _check_dataset(saved["task"]["dataset"], task)
+        setup = task_from_json(saved["task"], task)
         name = saved["agent"]
-        ours = ":" not in name or (name.startswith("sb3:") and "." not in name)
-        if not ours and agent != name:
+        if not plugins.is_ours(name) and agent != name:
             raise UsageError(f"this run's agent is your own class {name}; name it again with --agent {name}")
         config_class = getattr(plugins.agent_class(name), "Config", None)
-        fields = dict(saved["task"])
-        fields["perception"] = PerceptionConfig(**fields["perception"])
-        fields["canvas"] = None if fields.get("canvas") is None else CanvasConfig(**fields["canvas"])
-        fields["published"] = tuple((source, error) for source, error in fields["published"])
         return Experiment(
-            task=Task(**fields),
+            task=setup,
             train=TrainSettings(**saved["train"]),
             agent=name,
             agent_config=None if config_class is None or saved["agent_config"] is None else config_class(**saved["agent_config"]),
@@ -155,6 +155,19 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise HardattnError(f"config.json does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
+
+
+def task_from_json(saved: dict[str, Any], named: str | None = None) -> Task:
+    """The task in a config.json. Raises UsageError if its images come from code that `named` does not name again.
+
+    KeyError or TypeError for fields that this version does not know.
+    """
+    _check_dataset(saved["dataset"], named)
+    fields = dict(saved)
+    fields["perception"] = PerceptionConfig(**fields["perception"])
+    fields["canvas"] = None if fields.get("canvas") is None else CanvasConfig(**fields["canvas"])
+    fields["published"] = tuple((source, error) for source, error in fields["published"])
+    return Task(**fields)
 
 
 def _check_dataset(saved: str, named: str | None) -> None:

@@ -73,8 +73,11 @@ def _runs() -> Table | None:
 def _settings(name: str) -> None:
     task = _task(name)
     if task:
-        for title, config in (("train", TrainSettings()), ("task", task), ("perception", task.perception)):
+        canvas = [("canvas", task.canvas)] if task.canvas else []
+        for title, config in (("train", TrainSettings()), ("task", task), *canvas, ("perception", task.perception)):
             results.print(_fields(title, config))
+        if canvas:
+            say("Where two sections share a key, write canvas.size or task.size")
         say(f"Presets: {', '.join(PRESETS.get(name, {'default': {}}))}. Next: hardattn train {name} --set episodes=100_000")
         return
     known = [*AGENTS, *installed_agents()]

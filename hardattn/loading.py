@@ -11,9 +11,9 @@ from hardattn import experiment, plugins, results
 from hardattn.envs import datasets
 from hardattn.envs.errors import HardattnError, UsageError, unknown
 from hardattn.envs.glimpse_world import GlimpseWorld
-from hardattn.envs.perception import weights_sha256
-from hardattn.envs.task_data import fixed_data
-from hardattn.envs.tasks import TASKS
+from hardattn.envs.perception import RamPerception, weights_sha256
+from hardattn.envs.task_data import fixed_data, training_data
+from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import Experiment
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
@@ -56,9 +56,14 @@ def find(name: str) -> Path:
 
 def read_weights(folder: Path) -> dict[str, Any]:
     """The newest state in a folder. Raises HardattnError if there is none."""
+    return results.read_state(weights_file(folder))
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with the newest state in a folder. Raises HardattnError if there is none."""
     for name in (results.CHECKPOINT, results.WEIGHTS):
         if (folder / name).exists():
-            return results.read_state(folder / name)
+            return folder / name
     raise HardattnError(f"{folder} has no {results.CHECKPOINT} yet; train it, or wait for the first evaluation")
 
 
@@ -85,6 +90,19 @@ def check_sha256(perception: nn.Module, wanted: str, source: str) -> None:
         raise HardattnError(f"{source}: its perception has SHA-256 {found}, wanted {wanted}: other weights, or damaged")
 
 
+def open_perception(name: str, *, task: str | None = None, device: str = "cpu") -> tuple[Task, RamPerception]:
+    """The task and the perception of a run, whatever its agent was. Raises HardattnError if anything is missing or does not fit."""
+    folder = find(name)
+    try:
+        saved = experiment.task_from_json(results.read_json(folder / results.CONFIG)["task"], task)
+    except (KeyError, TypeError) as error:
+        raise HardattnError(f"{folder / results.CONFIG} does not fit this version: {error}; train the run again") from error
+    data = training_data(saved)
+    network = RamPerception(saved.perception, (saved.scales, data.channels, saved.size, saved.size), data.classes).to(device)
+    _fit(network, read_weights(folder), folder)
+    return saved, network
+
+
 def open_run(name: str, *, split: str = "test", agent: str | None = None, task: str | None = None, device: str = "cpu") -> Run:
     """A run by its folder, or a task's shipped weights by its name. Raises HardattnError if anything is missing or does not fit.
 
@@ -108,7 +126,7 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
 def _fit(perception: nn.Module, state: dict[str, Any], folder: Path) -> None:
     try:
         perception.load_state_dict(state["perception"])
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise HardattnError(f"{folder}: its perception does not fit this task's network: {reason}") from error
     wanted = state.get("perception_sha256") or _recorded_sha256(folder)
@@ -120,4 +138,5 @@ def _recorded_sha256(folder: Path) -> str | None:
     """The fingerprint that a finished run noted in its final.json."""
     if not (folder / results.FINAL).exists():
         return None
-    return str(results.read_json(folder / results.FINAL)["perception_sha256"])
+    recorded = results.read_json(folder / results.FINAL).get("perception_sha256")
+    return None if recorded is None else str(recorded)

@@ -5,10 +5,12 @@ them; both take the keyword arguments of `make_vector_env`.
 """
 
 import functools
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
+from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import TASKS, Task, find_task
 
 if TYPE_CHECKING:
@@ -43,24 +45,29 @@ def make_vector_env(
     split: str = "train",
     device: str = "auto",
     precision: Any = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     render_mode: str | None = None,
 ) -> "GlimpseVectorEnv":
     """B rows of a task over a frozen perception: the shipped one, or that of the run folder `perception`.
 
-    `split` is train, validation or test; `device` is auto, cpu or cuda; with `perception_sha256` other weights are refused. Raises
-    HardattnError for anything that is missing or does not fit.
+    `split` is train, validation or test; `device` is auto, cpu or cuda; without a `seed` every environment goes its own way; with
+    `perception_sha256` other weights are refused. Raises HardattnError for anything that is missing or does not fit.
     """
     from hardattn import loading
     from hardattn.envs.glimpse_world import GlimpseWorld
     from hardattn.envs.gymnasium_env import GlimpseVectorEnv
     from hardattn.experiment import resolve_device
 
-    where = resolve_device(device)
-    setup, network = _frozen(perception or loading.pretrained(task), perception_sha256, where)
-    world = GlimpseWorld(
-        setup, _data(setup, split, where), network, batch_size=num_envs, precision=precision, device=where, seed=seed
-    )
+    where, asked = resolve_device(device), find_task(task)
+    folder = loading.find(perception or loading.pretrained(asked.name)).resolve()
+    # Thousands of single environments share one network; a folder that is trained anew is read anew.
+    setup, network = _frozen(str(folder), loading.weights_file(folder).stat().st_mtime_ns, where, task if ":" in task else None)
+    if (setup.name, setup.dataset) != (asked.name, asked.dataset):
+        raise UsageError(f"perception={perception}: it was trained on {setup.name}, this environment is {asked.name}; name another")
+    if perception_sha256:
+        loading.check_sha256(network, perception_sha256, str(folder))
+    data, draws = _data(setup, split, where), _seed(seed)
+    world = GlimpseWorld(setup, data, network, batch_size=num_envs, precision=precision, device=where, seed=draws)
     return GlimpseVectorEnv(world, render_mode)
 
 
@@ -72,14 +79,14 @@ def make_env(task: str, **settings: Any) -> "SingleEnv":
 
 
 def make_raw_vector_env(
-    num_envs: int, task: str, *, split: str = "train", device: str = "auto", seed: int = 0, render_mode: str | None = None
+    num_envs: int, task: str, *, split: str = "train", device: str = "auto", seed: int | None = None, render_mode: str | None = None
 ) -> "RawGlimpseVectorEnv":
     """B rows of a task's glimpses without a perception: the agent brings its own. HardattnError for a bad split or device."""
     from hardattn.envs.raw_env import RawGlimpseVectorEnv
     from hardattn.experiment import resolve_device
 
     where, setup = resolve_device(device), find_task(task)
-    return RawGlimpseVectorEnv(setup, _data(setup, split, where), num_envs, device=where, seed=seed, render_mode=render_mode)
+    return RawGlimpseVectorEnv(setup, _data(setup, split, where), num_envs, device=where, seed=_seed(seed), render_mode=render_mode)
 
 
 def make_raw_env(task: str, **settings: Any) -> "SingleEnv":
@@ -89,15 +96,17 @@ def make_raw_env(task: str, **settings: Any) -> "SingleEnv":
     return SingleEnv(make_raw_vector_env(1, task, **settings))
 
 
-@functools.lru_cache(maxsize=8)  # thousands of single environments share one network, as nothing here changes it
-def _frozen(name: str, sha256: str, device: str) -> "tuple[Task, RamPerception]":
-    """The task and the network of a run or of shipped weights."""
+def _seed(seed: int | None) -> int:
+    """The seed given, or one that nobody else has."""
+    return secrets.randbits(62) if seed is None else seed
+
+
+@functools.lru_cache(maxsize=8)
+def _frozen(folder: str, written: int, device: str, task: str | None) -> "tuple[Task, RamPerception]":
+    """The task and the network of a run's folder; `written` tells two states of a folder apart."""
     from hardattn import loading
 
-    run = loading.open_run(name, split="validation", device=device)
-    if sha256:
-        loading.check_sha256(run.perception, sha256, name)
-    return run.setup.task, run.perception  # type: ignore[return-value]
+    return loading.open_perception(folder, task=task, device=device)
 
 
 @functools.lru_cache(maxsize=8)

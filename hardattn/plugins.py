@@ -1,6 +1,7 @@
 """From an agent's name to its class: one of ours, of an installed package, or `package.module:Class` from anywhere importable."""
 
 import dataclasses
+import importlib
 import inspect
 import sys
 from typing import Any
@@ -24,13 +25,31 @@ def agent_class(name: str) -> Any:
     """The class behind an agent's name. Raises UsageError if it is unknown, cannot be imported or lacks a method."""
     if ":" not in name:
         if name in AGENTS:
-            return import_object(AGENTS[name])
+            return _installed(AGENTS[name])
         others = installed_agents()  # asked only here: it looks into every installed package
         if name in others:
-            return agent_class(others[name])
+            return _checked(name, _installed(others[name]))
         remedy = "your own class is given as module:Class, stable-baselines3's as sb3:PPO"
         raise unknown("agent", name, [*AGENTS, *others], remedy)
-    found = _sb3_class(name.removeprefix("sb3:")) if name.startswith("sb3:") else import_object(name)
+    return _checked(name, _sb3_class(name.removeprefix("sb3:")) if name.startswith("sb3:") else import_object(name))
+
+
+def is_ours(name: str) -> bool:
+    """Whether an agent's name stands for code of this package or of stable-baselines3, which a saved run may name by itself."""
+    return name in AGENTS or (name.startswith("sb3:") and "." not in name)
+
+
+def _installed(path: str) -> Any:
+    """The object at "module:Name" in an installed package; the current folder is not searched, for nobody asked for its code."""
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise HardattnError(f"{path}: importing it failed: {error}; reinstall the package that declares it") from error
+
+
+def _checked(name: str, found: Any) -> Any:
+    """The class itself, or an agent around it if it is an algorithm of stable-baselines3. UsageError if it lacks a method."""
     if not inspect.isclass(found):
         raise UsageError(f"agent {name}: it is a {type(found).__name__}, wanted a class")
     if _is_sb3_style(found):

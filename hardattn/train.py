@@ -148,9 +148,10 @@ class Trainer:
             metrics |= self._perception_step()
         for name, value in metrics.items():
             if not math.isfinite(value):
+                owner = "train" if name.startswith("perception") else "agent"
                 raise HardattnError(
                     f"{name} became {value} at update {self.update + 1}; the last good checkpoint is kept in {self.folder}. "
-                    "Lower the learning rate, e.g. --set learning_rate=5e-4, and train again"
+                    f"Lower the learning rate, e.g. --set {owner}.learning_rate=2e-4, and train again"
                 )
         self.update += 1
         self.phase_update += 1
@@ -281,7 +282,8 @@ def train(
     """
     config, checkpoint = folder / results.CONFIG, folder / results.CHECKPOINT
     wanted = experiment.to_json(setup)
-    if config.exists() and not resume:
+    begun = any((folder / name).exists() for name in (results.CHECKPOINT, results.CURVE, results.FINAL))
+    if config.exists() and begun and not resume:
         raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
     if resume and config.exists():
         saved = results.read_json(config)
@@ -292,8 +294,8 @@ def train(
     if resume and (folder / results.FINAL).exists():
         final: dict[str, Any] = results.read_json(folder / results.FINAL)
         return final
+    trainer = Trainer(setup, folder, watch)  # before anything is written: what it refuses must not occupy the folder
     results.write_json(config, wanted)
-    trainer = Trainer(setup, folder, watch)
     if resume and checkpoint.exists():
         trainer.load_state_dict(results.read_state(checkpoint))
         results.trim_curve(folder / results.CURVE, trainer.update)

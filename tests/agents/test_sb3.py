@@ -95,6 +95,10 @@ def test_settings_that_the_algorithm_refuses_are_a_users_mistake() -> None:
     world = small_world()
     with pytest.raises(UsageError, match=r"sb3:DQN refuses these settings or spaces: .*Discrete"):
         plugins.make_agent("sb3:DQN", world)
+    with pytest.raises(UsageError, match=r"sb3:PPO: std=-1\.0, wanted more than 0"):
+        plugins.make_agent("sb3:PPO", world, config=plugins.agent_class("sb3:PPO").Config(std=-1.0))
+    read = build("ram-mnist", "sb3:PPO", sets=["clip_range_vf=none", "target_kl=0.1"]).agent_config
+    assert read.clip_range_vf is None and read.target_kl == 0.1
     agent = plugins.make_agent("sb3:SAC", world, config=config(train_freq=2))
     with pytest.raises(UsageError, match="train_freq=2: wanted a divisor of the horizon, 3"):
         agent.update(world)

@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import pickle
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +20,8 @@ from torch import Tensor
 import hardattn
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.gymnasium_env import EpisodeStatistics, GlimpseVectorEnv, SingleEnv
+from hardattn.envs.perception import weights_sha256
+from hardattn.loading import SHIPPED
 from hardattn.testing import small_world
 
 ID, RAW = "hardattn/RamMnist-v0", "hardattn/RamMnistRaw-v0"
@@ -131,6 +135,35 @@ def test_rendering_shows_the_image_and_the_looks() -> None:
         GlimpseVectorEnv(small_world(), "human")
 
 
+def test_the_last_frame_shows_the_last_look_of_its_own_image() -> None:
+    for env_id, action in ((ID, np.zeros(2, np.float32)), (RAW, {"location": np.zeros(2, np.float32), "guess": 3})):
+        env = gym.make(env_id, device="cpu", render_mode="rgb_array")
+        env.reset(seed=0)
+        frames = [(env.step(action), env.render())[1] for _ in range(6)]
+        assert np.array_equal(frames[-1], frames[-2])  # the same look once more at the same image
+        env.reset()
+        assert not np.array_equal(env.render(), frames[-1])
+
+
+def test_environments_without_a_seed_go_their_own_ways() -> None:
+    def first() -> int:
+        return int(gym.make(ID, device="cpu").reset()[1]["example"])
+
+    assert len({first() for _ in range(5)}) > 1
+    assert gym.make(ID, device="cpu", seed=4).reset()[1]["example"] == gym.make(ID, device="cpu", seed=4).reset()[1]["example"]
+
+
+def test_another_tasks_perception_is_refused_and_a_new_one_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it was trained on ram-mnist, this environment is ram-cluttered60"):
+        gym.make("hardattn/RamCluttered60-v0", device="cpu", perception="ram-mnist")
+    hashes = []
+    for weights in ("ram-mnist", "ram-mnist-pretrained"):
+        shutil.copytree(SHIPPED / weights, tmp_path / "run", dirs_exist_ok=True)
+        env: Any = gym.make_vec(ID, num_envs=1, device="cpu", perception=str(tmp_path / "run"))
+        hashes.append(weights_sha256(env.unwrapped.world.network))
+    assert hashes[0] != hashes[1]
+
+
 def test_specs_travel() -> None:
     env = gym.make(ID, device="cpu", split="validation")
     assert env.spec is not None
@@ -177,6 +210,13 @@ def test_order_mistakes_are_named() -> None:
         env.reset(options={"example": 3})
     with pytest.raises(ValueError, match=r"options\['examples'\]: got torch.int64 \[1\], wanted integers \[8\]"):
         env.reset(options={"examples": [3]})
+    for examples, says in (
+        ([0] * 7 + [64], "got 0 to 64, wanted 0 to 63"),
+        ([0] * 7 + [-1], "got -1 to 0"),
+        ([True] * 8, "torch.bool"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            env.reset(options={"examples": examples})
     env.close()
     env.close()  # twice does no harm, as everywhere in Gymnasium
     with pytest.raises(ValueError, match=r"step\(\) after close\(\)"):

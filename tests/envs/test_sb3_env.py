@@ -41,6 +41,16 @@ def test_without_autoreset_the_world_is_left_where_it_ended() -> None:
     assert float(env.world.loss().detach()) > 0  # perception can learn from what was played
 
 
+def test_a_seed_starts_the_pass_afresh() -> None:
+    env = SB3VecEnv(small_world())
+    seen = []
+    for seed in (5, 5, 6):
+        env.seed(seed)
+        env.reset()
+        seen.append(env.world.examples.tolist())  # type: ignore[attr-defined]
+    assert seen[0] == seen[1] != seen[2]
+
+
 def test_rows_share_one_world() -> None:
     env = SB3VecEnv(small_world())
     assert env.get_attr("render_mode") == [None] * 8 and env.get_attr("num_envs", [0, 3]) == [8, 8]

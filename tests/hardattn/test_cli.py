@@ -179,6 +179,29 @@ def test_pretrain_makes_a_perception_that_frozen_training_takes(hardattn: Run, t
     assert hashes[0] == hashes[1]
 
 
+def test_a_refused_command_does_not_occupy_its_folder(hardattn: Run) -> None:
+    refused = hardattn("train", "ram-mnist", "--out", "run", *SMALL, "--set", "batch_size=60000")
+    assert refused.returncode == 2 and "wanted no more" in refused.stderr
+    refused = hardattn("train", "ram-mnist", "--agent", "oracle", "--out", "run", *SMALL)
+    assert refused.returncode == 2 and "true boxes are unknown" in refused.stderr
+    assert hardattn("train", "ram-mnist", "--out", "run", *SMALL).returncode == 0
+
+
+def test_nobody_runs_a_file_for_its_name_alone(hardattn: Run, tmp_path: Path) -> None:
+    """A folder that holds a module named like a library does not get it imported by commands that name no code in it."""
+    (tmp_path / "matplotlib.py").write_text("raise SystemExit(99)")
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("hardattn")), "show", "ram-mnist", "--count", "1"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip  # the console script: python -m would search the folder by itself
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_pretraining_repeats_what_is_shown(hardattn: Run) -> None:
+    ended = hardattn("pretrain", "ram-mnist", *SMALL, "--set", "num_glimpses=3", "--out", "pre")
+    assert "--set perception_from=pre --set num_glimpses=3" in ended.stderr and "core_width" not in ended.stderr
+
+
 def test_bench_prints_its_table_and_writes_json(hardattn: Run, tmp_path: Path) -> None:
     ended = hardattn("bench", "ram-mnist", "--batch-sizes", "32", "--seconds", "0.2", "--out", "bench.json")
     assert ended.returncode == 0, ended.stderr

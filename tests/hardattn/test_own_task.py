@@ -168,7 +168,10 @@ def test_an_installed_packages_agent_goes_by_its_name(entries: None, say: Say) -
 
     assert plugins.agent_class("calm") is Centre
     setup = experiment.build("ram-mnist", "calm", device="cpu")
-    assert experiment.from_json(json.loads(json.dumps(experiment.to_json(setup)))).agent == "calm"
+    saved = json.loads(json.dumps(experiment.to_json(setup)))
+    assert experiment.from_json(saved, agent="calm").agent == "calm"
+    with pytest.raises(UsageError, match="name it again with --agent calm"):  # a file alone imports no package
+        experiment.from_json(saved)
     assert "calm" in say("list") and "calm has no settings" in say("list", "calm")
 
 
