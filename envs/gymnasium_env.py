@@ -187,10 +187,7 @@ class SingleEnv(gym.Env[Tree, Tree]):
         """Look once. Returns observation, reward, terminated, truncated (never) and info; raises as the vector environment does."""
         if self._next is not None:
             raise ValueError("step() after the episode's last look: call reset() to start a new one")
-        batch = (
-            {key: np.asarray(part)[None] for key, part in action.items()} if isinstance(action, dict) else np.asarray(action)[None]
-        )
-        observation, reward, terminated, _, info = self.rows.step(batch)
+        observation, reward, terminated, _, info = self.rows.step(_batch_of_one(action))
         done = bool(terminated[0])
         if done:
             final = info["final_obs"], info["final_info"]
