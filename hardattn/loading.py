@@ -72,7 +72,8 @@ def pretrained(task: str) -> str:
     name = f"{task}-pretrained"
     if not (SHIPPED / name / results.CONFIG).exists():
         raise UsageError(
-            f"no pretrained perception for {task} ships; make one with hardattn pretrain, then --set perception_from=FOLDER"
+            f"no pretrained perception for {task} ships; make one with hardattn pretrain, then name its folder: "
+            "--set perception_from=FOLDER on the command line, perception=FOLDER in gym.make"
         )
     return name
 
