@@ -66,7 +66,7 @@ class TrainSettings:
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ram-mnist": {
         "default": {},  # 60 passes over the training digits
-        "best": {"train.episodes": 8_250_000, "train.evaluations": 50},  # 150 passes
+        "best": {"train.episodes": 8_250_000, "train.evaluations": 50, "perception.encoder": "conv"},  # 150 passes
         "quick": {"train.episodes": 100_000, "train.evaluations": 4},
     },
 }

@@ -24,8 +24,8 @@ COMMANDS = {
     "random": "hardattn train ram-mnist --agent random",
     "centre": "hardattn train ram-mnist --agent centre",
     "raster": "hardattn train ram-mnist --agent raster",
-    "best-conv": "hardattn train ram-mnist --preset best --set encoder=conv",
-    "best-plain": "hardattn train ram-mnist --preset best --set look_loss=1 --set encoder_width=128",
+    "best-fc": "hardattn train ram-mnist --preset best --set encoder=fc",
+    "best-plain": "hardattn train ram-mnist --preset best --set encoder=fc --set look_loss=1 --set encoder_width=128",
 }
 
 
