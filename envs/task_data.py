@@ -3,10 +3,16 @@
 from hardattn.envs import datasets
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.datasets import Dataset
+from hardattn.envs.perception import RamPerception
 from hardattn.envs.tasks import Task
 
 # Seeds and sizes of the fixed canvases on which everybody measures. They are part of the task: never to be changed.
 FIXED = {"train": (1, 10_000), "validation": (2, 5_000), "test": (3, 10_000)}
+
+
+def new_network(task: Task, data: Dataset | Canvases) -> RamPerception:
+    """An untrained perception for a task's glimpses of these data; its weights come from torch's global random state."""
+    return RamPerception(task.perception, (task.scales, data.channels, task.size, task.size), data.classes)
 
 
 def training_data(task: Task) -> Dataset | Canvases:

@@ -26,8 +26,7 @@ from hardattn.console import results
 from hardattn.envs import datasets
 from hardattn.envs.glimpse import hard_glimpse
 from hardattn.envs.glimpse_world import GlimpseWorld
-from hardattn.envs.perception import RamPerception
-from hardattn.envs.task_data import fixed_data
+from hardattn.envs.task_data import fixed_data, new_network
 from hardattn.envs.tasks import PerceptionConfig, Task, find_task
 from hardattn.envs.world import use_bf16
 from hardattn.experiment import git_commit
@@ -110,7 +109,7 @@ def _wait(device: str) -> None:
 
 
 def _world(task: Task, dataset: datasets.Dataset, batch: int, precision: Any, learning: bool) -> GlimpseWorld:
-    perception = RamPerception(task.perception, (task.scales, dataset.images.shape[1], task.size, task.size), dataset.classes)
+    perception = new_network(task, dataset)
     device = dataset.images.device
     return GlimpseWorld(task, dataset, perception, batch_size=batch, precision=precision, learning=learning, device=device)
 

@@ -18,6 +18,7 @@ from hardattn.envs.canvases import Canvases
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
+from hardattn.envs.task_data import new_network
 from hardattn.envs.tasks import CanvasConfig, PerceptionConfig, Task, find_task
 from hardattn.settings import TrainSettings
 
@@ -35,8 +36,7 @@ class Experiment:
 
     def perception(self, dataset: datasets.Dataset | Canvases) -> RamPerception:
         """A new network for the task's glimpses; its weights come from torch's global random state."""
-        shape = (self.task.scales, dataset.channels, self.task.size, self.task.size)
-        return RamPerception(self.task.perception, shape, dataset.classes).to(self.device)
+        return new_network(self.task, dataset).to(self.device)
 
     def world(self, dataset: datasets.Dataset | Canvases, perception: nn.Module, **changes: Any) -> GlimpseWorld:
         """A world of this experiment; `changes` are GlimpseWorld's keyword arguments."""

@@ -12,7 +12,7 @@ from hardattn.envs import datasets
 from hardattn.envs.errors import HardattnError, UsageError, unknown
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception, weights_sha256
-from hardattn.envs.task_data import fixed_data, training_data
+from hardattn.envs.task_data import fixed_data, new_network, training_data
 from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import Experiment
 
@@ -98,8 +98,7 @@ def open_perception(name: str, *, task: str | None = None, device: str = "cpu") 
         saved = experiment.task_from_json(results.read_json(folder / results.CONFIG)["task"], task)
     except (KeyError, TypeError) as error:
         raise HardattnError(f"{folder / results.CONFIG} does not fit this version: {error}; train the run again") from error
-    data = training_data(saved)
-    network = RamPerception(saved.perception, (saved.scales, data.channels, saved.size, saved.size), data.classes).to(device)
+    network = new_network(saved, training_data(saved)).to(device)
     _fit(network, read_weights(folder), folder)
     return saved, network
 
