@@ -117,7 +117,7 @@ class Raster(_Path):
         """The grid's middles; further coordinates of the action (a stop number) stay at their low end."""
         xs = torch.linspace(-self.REACH_X, self.REACH_X, self.COLUMNS)
         ys = torch.linspace(-self.REACH_Y, self.REACH_Y, self.ROWS)
-        grid = torch.cartesian_prod(ys, xs).flip(-1)  # [6, 2] as (x, y)
+        grid = torch.cartesian_prod(ys, xs).flip(-1) * torch.as_tensor(action_space.high[:2])  # [6, 2] as (x, y)
         rest = torch.as_tensor(action_space.low[2:]).expand(len(grid), -1)
         return torch.cat([grid, rest], dim=1)
 
@@ -143,6 +143,7 @@ class Oracle:
     ) -> None:
         self.around = torch.tensor(self.AROUND, device=device)
         self.world: Any = None
+        self.reach = torch.as_tensor(action_space.high[:2], device=device)
         self.rest = torch.as_tensor(action_space.low[2:], device=device)  # a stop number stays at its low end
 
     def watch(self, world: World) -> None:
@@ -163,7 +164,7 @@ class Oracle:
         offset = self.around[memory // boxes.shape[1] % len(self.around)]
         middle = (box[:, :2] + box[:, 2:] - 1) / 2 + offset * (box[:, 2:] - box[:, :2])
         height, width = self.world.images.shape[-2:]
-        look = to_locations(middle, height, width)
+        look = to_locations(middle, height, width) * self.reach
         return torch.cat([look, self.rest.expand(len(look), -1)], dim=1), memory + 1
 
     def update(self, world: World) -> dict[str, float]:

@@ -109,9 +109,11 @@ class Critic(nn.Module):
 Policy = GaussianPolicy | CategoricalPolicy
 
 
-def make_policy(observation: spaces.Box, action: spaces.Space[Any], hidden: int, std: float, generator: torch.Generator) -> Policy:
-    """The policy for an action space: Gaussian with fixed `std` for a Box, categorical for a Discrete. ValueError for another."""
-    width = int(observation.shape[0])
+def make_policy(width: int, action: spaces.Space[Any], hidden: int, std: float, generator: torch.Generator) -> Policy:
+    """The policy of `width` features for an action space: Gaussian with fixed `std` for a Box, categorical for a Discrete.
+
+    Raises ValueError for another space.
+    """
     if isinstance(action, spaces.Discrete):
         return CategoricalPolicy(width, action, hidden, generator)
     if isinstance(action, spaces.Box):

@@ -57,7 +57,7 @@ class Pathwise:
         self.config = config or PathwiseConfig()
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std or 1.0, init)
+        policy = make_policy(int(observation_space.shape[0]), action_space, self.config.hidden, self.config.std or 1.0, init)
         assert isinstance(policy, GaussianPolicy)
         self.policy = policy.to(device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate, fused=True)

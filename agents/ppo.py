@@ -5,7 +5,7 @@ minibatches, with the change of each look's probability clipped. For A2C: epochs
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hardattn.agents import losses
 from hardattn.agents.base import collect
 from hardattn.agents.networks import Critic, make_policy
+from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
 from hardattn.envs.world import World
 
@@ -28,10 +29,14 @@ class PPOConfig:
     """Adam's step size at the start; it falls to 0 along a cosine over the training budget."""
     hidden: int = 128
     """Units in the hidden layer of the policy."""
+    policy: Literal["mlp", "lstm"] = "mlp"
+    """What decides: a layer on the observation, or an LSTM over all observations that begins from the context, if there is one."""
+    lstm_width: int = 128
+    """Units of that LSTM."""
     epochs: int = 4
     """How often each batch of episodes is gone over."""
     minibatches: int = 4
-    """Parts that the batch's looks are shuffled into; each part is one gradient step."""
+    """Parts that the batch's looks (whole episodes, for an LSTM) are shuffled into; each part is one gradient step."""
     clip: float = 0.2
     """How far from 1 the ratio of a look's new and old probability still earns."""
     discount: float = 1.0
@@ -46,7 +51,7 @@ class PPOConfig:
     """The gradient's norm is clipped to this."""
 
     def __post_init__(self) -> None:
-        for name in ("std", "learning_rate", "hidden", "epochs", "minibatches", "clip", "clip_norm"):
+        for name in ("std", "learning_rate", "hidden", "lstm_width", "epochs", "minibatches", "clip", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"ppo: {name}={getattr(self, name)}, wanted more than 0")
         for name in ("discount", "decay"):
@@ -71,37 +76,42 @@ class PPO:
         self.config = config or PPOConfig()
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std, init).to(device)
-        self.critic = Critic(observation_space.shape[0]).to(device)
-        self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        self.body = make_body(self.config.policy, observation_space, self.config.lstm_width, init).to(device)
+        self.policy = make_policy(self.body.features, action_space, self.config.hidden, self.config.std, init).to(device)
+        self.critic = Critic(self.body.features).to(device)
+        self.parameters = [*self.policy.parameters(), *self.critic.parameters(), *self.body.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)
 
-    def begin(self, batch_size: int) -> None:
-        """Nothing to remember: the world's observation carries the history."""
+    def begin(self, batch_size: int) -> Memory:
+        """Nothing remembered: an LSTM starts from zeros or from the context, and a plain policy needs no memory."""
+        return None
 
-    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+    def act(self, observation: Tensor, memory: Memory, greedy: bool = False) -> tuple[Tensor, Memory]:
         """Sample the next look, or take the policy's mean if `greedy`."""
-        if greedy:
-            with torch.no_grad():
-                return self.policy.mean(observation), None
-        return self.policy.sample(observation, self.generator), None
+        with torch.no_grad():
+            seen, memory = self.body.step(observation, memory)
+            return (self.policy.mean(seen) if greedy else self.policy.sample(seen, self.generator)), memory
 
     def update(self, world: World) -> dict[str, float]:
         """Play one batch of episodes and take epochs x minibatches gradient steps."""
         rollout = collect(self, world)
+        observations, actions = rollout.observations, rollout.actions
         with torch.no_grad():
-            values = self.critic(rollout.observations)  # [B, T]
-            old_log_probs = self.policy.log_prob(rollout.observations, rollout.actions).flatten()
+            seen = self.body.unroll(observations)
+            values = self.critic(seen)  # [B, T]
+            old_log_probs = self.policy.log_prob(seen, actions)
         advantages = losses.generalised_advantages(rollout.rewards, values, self.config.discount, self.config.decay)
-        returns, advantages = (advantages + values).flatten(), losses.standardise(advantages).flatten()  # each [B*T]
-        observations, actions = rollout.observations.flatten(0, 1), rollout.actions.flatten(0, 1)
+        returns, advantages = advantages + values, losses.standardise(advantages)
+        if not self.body.recurrent:  # then each look stands for itself: [B*T, ...]
+            returns, advantages, old_log_probs = returns.flatten(), advantages.flatten(), old_log_probs.flatten()
+            observations, actions = observations.flatten(0, 1), actions.flatten(0, 1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
         history = []
         for _ in range(self.config.epochs):
             order = torch.randperm(len(returns), generator=self.generator, device=returns.device)
             for part in order.tensor_split(min(self.config.minibatches, len(order))):
-                seen = observations[part]
+                seen = self.body.unroll(observations[part])
                 log_probs = self.policy.log_prob(seen, actions[part])
                 history.append(self._step(seen, log_probs, old_log_probs[part], advantages[part], returns[part]))
         policy_loss, value_loss, norm, divergence = torch.stack(history).mean(dim=0).tolist()
@@ -114,10 +124,13 @@ class PPO:
         }
 
     def _step(self, seen: Tensor, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, returns: Tensor) -> Tensor:
-        """One gradient step on a minibatch [N]. Returns policy loss, value loss, gradient norm and divergence [4]."""
+        """One gradient step on a minibatch: [N] looks, or [N, T] of whole episodes.
+
+        Returns policy loss, value loss, gradient norm and divergence [4].
+        """
         config = self.config
         policy_loss = losses.clipped_surrogate_loss(log_probs, old_log_probs, advantages, config.clip)
-        value_loss = losses.value_loss(self.critic(seen), returns)
+        value_loss = losses.value_loss(self.critic(seen.detach()), returns)
         loss = policy_loss + config.value_weight * value_loss
         if config.entropy_weight:
             loss = loss - config.entropy_weight * self.policy.entropy(seen).mean()
@@ -130,10 +143,11 @@ class PPO:
         return torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), divergence])
 
     def state_dict(self) -> dict[str, Any]:
-        """Policy, critic, optimiser and random generator."""
+        """Policy, LSTM, critic, optimiser and random generator."""
         return {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
+            "body": self.body.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
@@ -141,6 +155,7 @@ class PPO:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`; with the policy alone it can act but not learn on."""
         self.policy.load_state_dict(state["policy"])
+        self.body.load_state_dict(state.get("body", {}))  # a plain policy has none, nor had any before version 0.2
         if "optimizer" in state:
             self.critic.load_state_dict(state["critic"])
             self.optimizer.load_state_dict(state["optimizer"])

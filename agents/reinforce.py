@@ -12,8 +12,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from hardattn.agents import losses
-from hardattn.agents.base import Rollout, collect
+from hardattn.agents.base import collect
 from hardattn.agents.networks import Critic, make_policy
+from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
 from hardattn.envs.world import World
 
@@ -28,6 +29,10 @@ class ReinforceConfig:
     """Adam's step size for policy and critic at the start; it falls to 0 along a cosine over the training budget."""
     hidden: int = 128
     """Units in the hidden layer of the policy."""
+    policy: Literal["mlp", "lstm"] = "mlp"
+    """What decides: a layer on the observation, or an LSTM over all observations that begins from the context, if there is one."""
+    lstm_width: int = 128
+    """Units of that LSTM."""
     discount: float = 1.0
     """Weight of the next step's reward against this one's, 0 to 1."""
     baseline: Literal["auto", "critic", "leave-one-out", "none"] = "auto"
@@ -39,8 +44,8 @@ class ReinforceConfig:
     """The gradient's norm is clipped to this."""
 
     def __post_init__(self) -> None:
-        if self.std <= 0 or self.learning_rate <= 0 or self.hidden < 1 or self.clip_norm <= 0:
-            raise UsageError(f"reinforce: std, learning_rate, hidden and clip_norm must be above 0, got {self}")
+        if min(self.std, self.learning_rate, self.hidden, self.lstm_width, self.clip_norm) <= 0:
+            raise UsageError(f"reinforce: std, learning_rate, hidden, lstm_width and clip_norm must be above 0, got {self}")
         if not 0 <= self.discount <= 1:
             raise UsageError(f"reinforce: discount={self.discount}, wanted 0 to 1")
 
@@ -62,30 +67,32 @@ class Reinforce:
         self.config = config or ReinforceConfig()
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.policy = make_policy(observation_space, action_space, self.config.hidden, self.config.std, init).to(device)
-        self.critic = Critic(observation_space.shape[0]).to(device)
-        self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        self.body = make_body(self.config.policy, observation_space, self.config.lstm_width, init).to(device)
+        self.policy = make_policy(self.body.features, action_space, self.config.hidden, self.config.std, init).to(device)
+        self.critic = Critic(self.body.features).to(device)
+        self.parameters = [*self.policy.parameters(), *self.critic.parameters(), *self.body.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)
 
-    def begin(self, batch_size: int) -> None:
-        """Nothing to remember: the world's observation carries the history."""
+    def begin(self, batch_size: int) -> Memory:
+        """Nothing remembered: an LSTM starts from zeros or from the context, and a plain policy needs no memory."""
+        return None
 
-    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+    def act(self, observation: Tensor, memory: Memory, greedy: bool = False) -> tuple[Tensor, Memory]:
         """Sample the next look, or take the policy's mean if `greedy`."""
-        if greedy:
-            with torch.no_grad():
-                return self.policy.mean(observation), None
-        return self.policy.sample(observation, self.generator), None
+        with torch.no_grad():
+            seen, memory = self.body.step(observation, memory)
+            return (self.policy.mean(seen) if greedy else self.policy.sample(seen, self.generator)), memory
 
     def update(self, world: World) -> dict[str, float]:
         """Play one batch of episodes and take one gradient step."""
         rollout = collect(self, world)
         returns = losses.discounted_returns(rollout.rewards, self.config.discount)
-        values = self.critic(rollout.observations)  # [B, T]
+        seen = self.body.unroll(rollout.observations)  # [B, T, F]
+        values = self.critic(seen.detach())  # [B, T]; what the policy remembers is for choosing looks, not for guessing returns
         advantages = returns - self._expected(returns, values, world.repeats)
         if self.config.standardise:
             advantages = losses.standardise(advantages)
-        policy_loss = self.policy_loss(rollout, advantages)
+        policy_loss = self.policy_loss(seen, rollout.actions, advantages)
         value_loss = losses.value_loss(values, returns)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
@@ -96,9 +103,9 @@ class Reinforce:
         report = torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), returns[:, 0].mean()]).tolist()
         return dict(zip(("policy_loss", "value_loss", "policy_gradient_norm", "return"), report, strict=True))
 
-    def policy_loss(self, rollout: Rollout, advantages: Tensor) -> Tensor:
-        """The surrogate whose gradient is minus the policy gradient; advantages [B, T]."""
-        return losses.policy_gradient_loss(self.policy.log_prob(rollout.observations, rollout.actions), advantages)
+    def policy_loss(self, seen: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
+        """The surrogate whose gradient is minus the policy gradient: features [B, T, F], actions [B, T, ...], advantages [B, T]."""
+        return losses.policy_gradient_loss(self.policy.log_prob(seen, actions), advantages)
 
     def _expected(self, returns: Tensor, values: Tensor, repeats: int) -> Tensor:
         choice = self.config.baseline
@@ -109,10 +116,11 @@ class Reinforce:
         return values.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Policy, critic, optimiser and random generator."""
+        """Policy, LSTM, critic, optimiser and random generator."""
         return {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
+            "body": self.body.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
@@ -120,6 +128,7 @@ class Reinforce:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`; with the policy alone it can act but not learn on."""
         self.policy.load_state_dict(state["policy"])
+        self.body.load_state_dict(state.get("body", {}))  # a plain policy has none, nor had any before version 0.2
         if "optimizer" in state:
             self.critic.load_state_dict(state["critic"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -57,6 +57,12 @@ def hard_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, 
     return torch.stack(glimpses, dim=1)
 
 
+def coarse(images: Tensor, size: int) -> Tensor:
+    """Whole images made small by averaging: [B, C, H, W] -> [B, C, size, size] float32 in [0, 1] (Ba et al. 2015, I_coarse)."""
+    shrunk = F.adaptive_avg_pool2d(images.float(), size)
+    return shrunk / 255 if images.dtype == torch.uint8 else shrunk
+
+
 def soft_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, background: float = 0.0) -> Tensor:
     """Cut glimpses with bilinear interpolation, so that a gradient reaches the locations; shapes as in `hard_glimpse`.
 

@@ -17,6 +17,7 @@ from hardattn.envs.canvases import Canvases
 from hardattn.envs.datasets import Dataset, Shown
 from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
+from hardattn.envs.observation import Observation
 from hardattn.envs.perception import Perception, State
 from hardattn.envs.precision import MixedPrecision
 from hardattn.envs.tasks import Task
@@ -31,9 +32,10 @@ ROWS = 8  # a smaller batch is filled up to this: matrix products of fewer rows 
 class GlimpseWorld:
     """B images at a time, T looks at each.
 
-    Observation [B, D]: the perception features, the last location (x, y), and the step index as T indicators (all zero after the
-    last look). Action [B, 2]: the next location, clipped to [-1, 1]; with `stop` a third number, above 0 of which the episode
-    stops looking: its state stands and later looks cost nothing.
+    Observation [B, D]: the perception features, the last location (x, y), the step index as T indicators (all zero after the
+    last look), and, if the task has a context, the whole image made small. Action [B, 2]: the next location, clipped to the image,
+    in the task's unit (from -1 to 1 as a rule); with `stop` a third number, above 0 of which the episode stops looking: its state
+    stands and later looks cost nothing.
 
     `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
@@ -69,9 +71,13 @@ class GlimpseWorld:
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
         self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
         self.progress = 0.0
-        self.action_space = spaces.Box(-1.0, 1.0, (3 if stop else 2,), np.float32)
-        width = self.perception.features + 2 + self.horizon
-        self.observation_space = spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self._reach = 0.5 / task.unit  # of an action, from the middle of the image to its border
+        reach = np.array([self._reach, self._reach, 1.0][: 3 if stop else 2], np.float32)
+        self.action_space = spaces.Box(-reach, reach)
+        parts: dict[str, tuple[int, ...]] = {"core": (self.perception.features,), "location": (2,), "clock": (self.horizon,)}
+        if task.context:
+            parts["context"] = (dataset.channels, task.context, task.context)
+        self.observation_space = Observation(parts)
         self._keeps_graph = learning or attention == "soft"
         self._cut = glimpse.soft_glimpse if attention == "soft" else glimpse.hard_glimpse
         self._generator = torch.Generator(self.device).manual_seed(seed)
@@ -102,12 +108,13 @@ class GlimpseWorld:
         self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
+        self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
         return self._observe(torch.zeros(batch, 2, device=self.device))
 
     def step(self, action: Tensor) -> Step:
         """Look at `action` [B, 2] (or [B, 3] with `stop`). Raises ValueError for another shape or dtype, or after the last look."""
         self._check(action)
-        location = action[:, :2].clamp(-1, 1)
+        location = (action[:, :2] / self._reach).clamp(-1, 1)
         if self.stop:
             self._stopped = self._stopped | (action[:, 2] > 0)
         with torch.set_grad_enabled(self._keeps_graph):
@@ -120,7 +127,7 @@ class GlimpseWorld:
         self._logits.append(logits.float())
         self._looking.append(~self._stopped)
         self.locations.append(location.detach())
-        self._tally[4] += (action[:, :2].detach().abs() > 1).any(dim=1).sum()
+        self._tally[4] += (action[:, :2].detach().abs() > self._reach).any(dim=1).sum()
         last = len(self.locations) == self.horizon
         if self.boxes is not None:
             height, width = self.images.shape[-2:]
@@ -195,7 +202,8 @@ class GlimpseWorld:
     def _observe(self, location: Tensor) -> Tensor:
         looks = len(self.locations)
         clock = self._clock[looks] if looks < self.horizon else torch.zeros_like(self._clock[0])
-        parts = [self.perception.observe(self._state)[: len(location)].float(), location, clock.expand(len(location), -1)]
+        parts = [self.perception.observe(self._state)[: len(location)].float(), location]
+        parts += [clock.expand(len(location), -1), *self._context]
         observation = torch.cat(parts, dim=1)
         return observation if self.attention == "soft" else observation.detach()
 

@@ -3,6 +3,7 @@
 from hardattn.envs import datasets
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.datasets import Dataset
+from hardattn.envs.dram_perception import DramPerception
 from hardattn.envs.perception import RamPerception
 from hardattn.envs.tasks import Task
 
@@ -10,9 +11,13 @@ from hardattn.envs.tasks import Task
 FIXED = {"train": (1, 10_000), "validation": (2, 5_000), "test": (3, 10_000)}
 
 
-def new_network(task: Task, data: Dataset | Canvases) -> RamPerception:
+Network = RamPerception | DramPerception
+
+
+def new_network(task: Task, data: Dataset | Canvases) -> Network:
     """An untrained perception for a task's glimpses of these data; its weights come from torch's global random state."""
-    return RamPerception(task.perception, (task.scales, data.channels, task.size, task.size), data.classes)
+    network: type[Network] = DramPerception if task.perception.network == "dram" else RamPerception
+    return network(task.perception, (task.scales, data.channels, task.size, task.size), data.classes)
 
 
 def training_data(task: Task) -> Dataset | Canvases:

@@ -13,8 +13,11 @@ Reward = Literal["correct", "clipped-linear", "confidence-gain", "evidence-gain"
 
 @dataclass(frozen=True)
 class PerceptionConfig:
-    """The network that sees: glimpse network, recurrent core, classifier (Mnih et al. 2014, section 4)."""
+    """The network that sees: glimpse network, recurrent core, classifier."""
 
+    network: Literal["ram", "dram"] = "ram"
+    """ram: what was seen is added to where (Mnih et al. 2014, section 4); dram: it is read by three convolutions and multiplied by
+    where, and a hidden layer classifies (Ba et al. 2015, section 3): encoder, encoder_width and core say nothing there."""
     encoder: Literal["fc", "conv"] = "fc"
     """How glimpse pixels are encoded: one fully connected layer (the paper), or two small convolutions before it."""
     core: Literal["lstm", "rnn"] = "lstm"
@@ -90,6 +93,10 @@ class Task:
     """Weight of the cross-entropy after each look before the last, against 1 for the last; 0 is the paper."""
     background: float = 0.0
     """The value outside the image, 0 to 1."""
+    context: int = 0
+    """Width and height in pixels of the whole image, made small, that the agent sees besides; 0 shows it none (Ba et al. 2015)."""
+    unit: float = 0.5
+    """What an action of 1 means, as a share of the image's width: 0.5 reaches from the middle to the border; DRAM takes 0.15."""
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     """The network that sees."""
     published: tuple[tuple[str, float], ...] = ()
@@ -99,6 +106,10 @@ class Task:
         _positive(self, "size", "scales", "num_glimpses")
         if self.reward not in Reward.__args__:  # type: ignore[attr-defined]
             raise unknown("reward", self.reward, Reward.__args__)  # type: ignore[attr-defined]
+        if self.context < 0:
+            raise UsageError(f"context={self.context}: wanted 0 for none, or a width in pixels")
+        if not 0 < self.unit <= 0.5:
+            raise UsageError(f"unit={self.unit}: wanted a share of the image's width above 0, at most 0.5")
         if self.look_loss < 0:
             raise UsageError(f"look_loss={self.look_loss}: wanted 0 or more")
 
@@ -116,6 +127,24 @@ _CANVAS = PerceptionConfig(encoder_width=256)
 def _ram_canvas(name: str, summary: str, canvas: CanvasConfig, scales: int, published: tuple[tuple[str, float], ...] = ()) -> Task:
     return Task(
         name, summary, canvas=canvas, size=12, scales=scales, num_glimpses=8, look_loss=0.2, perception=_CANVAS, published=published
+    )
+
+
+# DRAM (Ba et al. 2015, section 4.1): the agent sees the whole image made small. How much clutter the paper's pairs lie in, how many
+# looks its sums take and how small the image is made are not known: 8 pieces as in RAM's field of this size, 4 looks, 20 pixels.
+def _dram(name: str, summary: str, canvas: CanvasConfig, published: tuple[tuple[str, float], ...]) -> Task:
+    return Task(
+        name,
+        summary,
+        canvas=canvas,
+        size=12,
+        scales=2,
+        num_glimpses=4,
+        look_loss=0.2,
+        context=20,
+        unit=0.15,
+        perception=PerceptionConfig(network="dram"),
+        published=published,
     )
 
 
@@ -165,6 +194,22 @@ TASKS = {
             num_glimpses=8,
             look_loss=0.2,
             perception=_CANVAS,
+        ),
+        _dram(
+            "dram-pairs",
+            "name the two digits on a 100x100 field among 8 pieces of others, from 4 looks of 12x12 pixels at 2 scales",
+            CanvasConfig(100, clutter=8, label="pair"),
+            (
+                ("Ba et al. 2015, DRAM", 5.0),
+                ("Ba et al. 2015, DRAM without context", 7.0),
+                ("Ba et al. 2015, RAM", 9.0),
+            ),
+        ),
+        _dram(
+            "dram-addition",
+            "add the two digits on a 100x100 field, from 4 looks of 12x12 pixels at 2 scales",
+            CanvasConfig(100, label="sum"),
+            (("Ba et al. 2015, DRAM", 2.5), ("Ba et al. 2015, convolutional network", 3.2)),
         ),
     ]
 }

@@ -17,8 +17,7 @@ from hardattn.envs import datasets, own_data
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.glimpse_world import GlimpseWorld
-from hardattn.envs.perception import RamPerception
-from hardattn.envs.task_data import new_network
+from hardattn.envs.task_data import Network, new_network
 from hardattn.envs.tasks import CanvasConfig, PerceptionConfig, Task, find_task
 from hardattn.settings import TrainSettings
 
@@ -34,7 +33,7 @@ class Experiment:
     seed: int = 0
     device: str = "cpu"
 
-    def perception(self, dataset: datasets.Dataset | Canvases) -> RamPerception:
+    def perception(self, dataset: datasets.Dataset | Canvases) -> Network:
         """A new network for the task's glimpses; its weights come from torch's global random state."""
         return new_network(self.task, dataset).to(self.device)
 

@@ -11,8 +11,8 @@ from hardattn import experiment, plugins, results
 from hardattn.envs import datasets
 from hardattn.envs.errors import HardattnError, UsageError, unknown
 from hardattn.envs.glimpse_world import GlimpseWorld
-from hardattn.envs.perception import RamPerception, weights_sha256
-from hardattn.envs.task_data import fixed_data, new_network, training_data
+from hardattn.envs.perception import weights_sha256
+from hardattn.envs.task_data import Network, fixed_data, new_network, training_data
 from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import Experiment
 
@@ -91,7 +91,7 @@ def check_sha256(perception: nn.Module, wanted: str, source: str) -> None:
         raise HardattnError(f"{source}: its perception has SHA-256 {found}, wanted {wanted}: other weights, or damaged")
 
 
-def open_perception(name: str, *, task: str | None = None, device: str = "cpu") -> tuple[Task, RamPerception]:
+def open_perception(name: str, *, task: str | None = None, device: str = "cpu") -> tuple[Task, Network]:
     """The task and the perception of a run, whatever its agent was. Raises HardattnError if anything is missing or does not fit."""
     folder = find(name)
     try:

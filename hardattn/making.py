@@ -15,8 +15,8 @@ from hardattn.envs.tasks import TASKS, Task, find_task
 
 if TYPE_CHECKING:
     from hardattn.envs.gymnasium_env import GlimpseVectorEnv, SingleEnv
-    from hardattn.envs.perception import RamPerception
     from hardattn.envs.raw_env import RawGlimpseVectorEnv
+    from hardattn.envs.task_data import Network
 
 
 def env_id(task: str, raw: bool = False) -> str:
@@ -102,7 +102,7 @@ def _seed(seed: int | None) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _frozen(folder: str, written: int, device: str, task: str | None) -> "tuple[Task, RamPerception]":
+def _frozen(folder: str, written: int, device: str, task: str | None) -> "tuple[Task, Network]":
     """The task and the network of a run's folder; `written` tells two states of a folder apart."""
     from hardattn import loading
 

@@ -8,7 +8,6 @@ from gymnasium import spaces
 from hardattn.agents.base import action_width
 from hardattn.agents.networks import CategoricalPolicy, Critic, GaussianPolicy, make_policy
 
-OBSERVATION = spaces.Box(-1, 1, (5,), np.float32)
 PLANE = spaces.Box(-1, 1, (2,), np.float32)
 
 
@@ -73,7 +72,7 @@ def test_critic_is_linear_and_starts_at_zero() -> None:
 def test_action_spaces_that_have_no_policy_are_refused() -> None:
     assert action_width(PLANE) == 2 and action_width(spaces.Discrete(7)) == 7
     with pytest.raises(ValueError, match="wanted a flat Box or a Discrete"):
-        make_policy(OBSERVATION, spaces.MultiBinary(3), 8, 0.1, generator())
+        make_policy(5, spaces.MultiBinary(3), 8, 0.1, generator())
 
 
 def test_entropy_is_that_of_the_distribution() -> None:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hardattn.agents import losses
-from hardattn.agents.base import Rollout, collect
+from hardattn.agents.base import collect
 from hardattn.agents.reinforce import Reinforce, ReinforceConfig
 from hardattn.envs.errors import UsageError
 from hardattn.envs.world import Counts, Step
@@ -77,7 +77,11 @@ def estimate(agent: Reinforce, repeats: int = 1, sign: float = 1.0) -> Tensor:
     rollout = collect(agent, world)
     returns = losses.discounted_returns(rollout.rewards, 1.0)
     advantages = returns - agent._expected(returns, agent.critic(rollout.observations), repeats)
-    return flat(torch.autograd.grad(agent.policy_loss(rollout, sign * advantages), list(agent.policy.parameters())))
+    return flat(
+        torch.autograd.grad(
+            agent.policy_loss(rollout.observations, rollout.actions, sign * advantages), list(agent.policy.parameters())
+        )
+    )
 
 
 def flat(gradients: tuple[Tensor, ...]) -> Tensor:
@@ -101,7 +105,9 @@ def test_negative_controls_are_far_off() -> None:
     wanted = exact_gradient(agent)
     assert off(estimate(agent, sign=-1.0), wanted) > 1.5
     rollout = collect(agent, TwoLooks(200_000))
-    own_reward_only = agent.policy_loss(rollout, rollout.rewards)  # forgets what the first look leads to
+    own_reward_only = agent.policy_loss(
+        rollout.observations, rollout.actions, rollout.rewards
+    )  # forgets what the first look leads to
     assert off(flat(torch.autograd.grad(own_reward_only, list(agent.policy.parameters()))), wanted) > 0.2
 
 
@@ -114,7 +120,13 @@ def test_a_baseline_lowers_the_variance() -> None:
             rollout = collect(agent, world)
             returns = losses.discounted_returns(rollout.rewards, 1.0) + 50  # a constant that a baseline must take away
             advantages = returns - agent._expected(returns, agent.critic(rollout.observations), repeats)
-            estimates.append(flat(torch.autograd.grad(agent.policy_loss(rollout, advantages), list(agent.policy.parameters()))))
+            estimates.append(
+                flat(
+                    torch.autograd.grad(
+                        agent.policy_loss(rollout.observations, rollout.actions, advantages), list(agent.policy.parameters())
+                    )
+                )
+            )
         return float(torch.stack(estimates).var(dim=0).sum())
 
     assert spread("leave-one-out", 4) < 0.1 * spread("none", 4)
@@ -126,17 +138,16 @@ def test_an_update_moves_the_policy_and_without_advantage_does_not() -> None:
     agent.update(small_world())
     assert all(not torch.equal(old, new) for old, new in zip(before, agent.policy.parameters(), strict=True))
     rollout = collect(agent, small_world())
-    nothing = agent.policy_loss(rollout, torch.zeros_like(rollout.rewards))
+    nothing = agent.policy_loss(rollout.observations, rollout.actions, torch.zeros_like(rollout.rewards))
     assert not any(gradient.any() for gradient in torch.autograd.grad(nothing, list(agent.policy.parameters())))
 
 
 def test_a_look_that_earned_more_becomes_likelier() -> None:
     agent = new_agent(learning_rate=1e-2)
     observation = torch.tensor([[[1.0, 0, 0, 0]], [[1.0, 0, 0, 0]]])
-    rollout = Rollout(observation, torch.tensor([[0], [1]]), torch.zeros(2, 1), torch.zeros(2, 1, 2))
     before = agent.policy.log_prob(observation[0], torch.tensor([1])).detach()
     agent.optimizer.zero_grad()
-    agent.policy_loss(rollout, torch.tensor([[-1.0], [1.0]])).backward()
+    agent.policy_loss(observation, torch.tensor([[0], [1]]), torch.tensor([[-1.0], [1.0]])).backward()
     agent.optimizer.step()
     assert agent.policy.log_prob(observation[0], torch.tensor([1])) > before
 

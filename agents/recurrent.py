@@ -1,0 +1,114 @@
+"""What a policy decides from: the observation as it is, or the state of an LSTM that has read all observations so far.
+
+The LSTM is the upper core r2 of the Deep Recurrent Attention Model (Ba et al. 2015, section 3): where the world shows the whole
+image made small, three convolutions read it (the context network) and make the LSTM's first state.
+"""
+
+import math
+from typing import Literal, Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from hardattn.envs.observation import Observation
+
+Memory = tuple[Tensor, Tensor] | None  # of the LSTM: h and c, each [1, B, width]
+Kind = Literal["mlp", "lstm"]
+
+
+class Body(Protocol):
+    """What stands between the observation and the policy."""
+
+    features: int
+    recurrent: bool
+
+    def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step of an episode: [B, D] -> features [B, F]. A memory of None begins the episode."""
+
+    def unroll(self, observations: Tensor) -> Tensor:
+        """Whole episodes: [B, T, D] -> features [B, T, F], as `step` gives them one after the other."""
+
+
+class Memoryless(nn.Module):
+    """The observation as it is; the world's own core remembers."""
+
+    recurrent = False
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        self.features = int(space.shape[0])
+
+    def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """The observation [B, D]."""
+        return observation, None
+
+    def unroll(self, observations: Tensor) -> Tensor:
+        """The observations [B, T, D]."""
+        return observations
+
+
+class Recurrent(nn.Module):
+    """An LSTM over the observations; what it has remembered is forgotten where an episode begins."""
+
+    recurrent = True
+
+    def __init__(self, space: spaces.Box, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.space = space if isinstance(space, Observation) and "context" in space.parts else None
+        shape = self.space.parts["context"] if self.space else ()
+        self.inputs = int(space.shape[0]) - (math.prod(shape) if shape else 0)
+        self.features = width
+        self.lstm = nn.LSTM(self.inputs, width, batch_first=True)
+        self.context = context_network(shape, 2 * width) if shape else None
+        for module in self.modules():
+            _draw(module, generator)
+
+    def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step: [B, D] -> h [B, width] and the memory after it; a memory of None begins the episode."""
+        memory = self._first(observation) if memory is None else memory
+        features, memory = self.lstm(observation[:, None, : self.inputs], memory)
+        return features[:, 0], memory
+
+    def unroll(self, observations: Tensor) -> Tensor:
+        """Whole episodes: [B, T, D] -> h [B, T, width]."""
+        features: Tensor = self.lstm(observations[..., : self.inputs], self._first(observations[:, 0]))[0]
+        return features
+
+    def _first(self, observation: Tensor) -> Memory:
+        if self.context is None or self.space is None:
+            return None  # zeros
+        h, c = self.context(self.space.split(observation)["context"]).chunk(2, dim=1)
+        return torch.tanh(h)[None].contiguous(), c[None].contiguous()
+
+
+def context_network(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """Three convolutions over the small image [B, C, s, s], then one layer: [B, outputs] (Ba et al. 2015, section 3)."""
+    channels, size, _ = shape
+    quarter = ((size + 1) // 2 + 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * quarter * quarter, outputs),
+    )
+
+
+def make_body(kind: Kind, space: spaces.Box, width: int, generator: torch.Generator) -> Memoryless | Recurrent:
+    """The body of this kind; `width` is the LSTM's."""
+    return Recurrent(space, width, generator) if kind == "lstm" else Memoryless(space)
+
+
+def _draw(module: nn.Module, generator: torch.Generator) -> None:
+    """First weights from a generator of our own: torch's global one belongs to the perception."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LSTM):
+        for weight in module.parameters():
+            nn.init.uniform_(weight, -1 / math.sqrt(module.hidden_size), 1 / math.sqrt(module.hidden_size), generator=generator)
