@@ -20,6 +20,7 @@ from hardattn.envs.errors import UsageError
 from hardattn.envs.observation import Observation
 from hardattn.envs.perception import Perception, State
 from hardattn.envs.precision import MixedPrecision
+from hardattn.envs.shuffle import ShuffledPass
 from hardattn.envs.tasks import Task
 from hardattn.envs.world import Attention, Counts, Precision, Step, use_bf16
 
@@ -33,9 +34,9 @@ class GlimpseWorld:
     """B images at a time, T looks at each.
 
     Observation [B, D]: the perception features, the last location (x, y), the step index as T indicators (all zero after the
-    last look), and, if the task has a context, the whole image made small. Action [B, 2]: the next location, clipped to the image,
-    in the task's unit (from -1 to 1 as a rule); with `stop` a third number, above 0 of which the episode stops looking: its state
-    stands and later looks cost nothing.
+    last look), and, where the task says so, the last glimpse's pixels and the whole image made small. Action [B, 2]: the next
+    location, clipped to the image, in the task's unit (from -1 to 1 as a rule); with `stop` a third number, above 0 of which the
+    episode stops looking: its state stands and later looks cost nothing.
 
     `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
@@ -75,22 +76,22 @@ class GlimpseWorld:
         reach = np.array([self._reach, self._reach, 1.0][: 3 if stop else 2], np.float32)
         self.action_space = spaces.Box(-reach, reach)
         parts: dict[str, tuple[int, ...]] = {"core": (self.perception.features,), "location": (2,), "clock": (self.horizon,)}
+        if task.see_glimpse:
+            parts["glimpse"] = (task.scales, dataset.channels, task.size, task.size)
         if task.context:
             parts["context"] = (dataset.channels, task.context, task.context)
         self.observation_space = Observation(parts)
         self._keeps_graph = learning or attention == "soft"
         self._cut = glimpse.soft_glimpse if attention == "soft" else glimpse.hard_glimpse
-        self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._order = torch.empty(0, dtype=torch.int64, device=self.device)
-        self._cursor = 0
+        self._pass = ShuffledPass(len(dataset), seed, self.device)
         # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
         self._clock = torch.eye(self.horizon, device=self.device)
 
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next examples of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
-        examples = self._next_examples() if indices is None else indices.to(self.device)
-        shown = self.dataset.show(examples, self._generator, self.augment)
+        examples = self._pass.take(self.batch_size // self.repeats) if indices is None else indices.to(self.device)
+        shown = self.dataset.show(examples, self._pass.generator, self.augment)
         if self.repeats > 1:
             examples = examples.repeat_interleave(self.repeats)
             boxes = None if shown.boxes is None else shown.boxes.repeat_interleave(self.repeats, dim=0)
@@ -108,6 +109,8 @@ class GlimpseWorld:
         self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
+        pixels = self.task.scales * shown.images.shape[1] * self.task.size**2
+        self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
         return self._observe(torch.zeros(batch, 2, device=self.device))
 
@@ -121,6 +124,7 @@ class GlimpseWorld:
             if not self.locations:
                 self._see.refresh(self.learning)
             seen = self._cut(self.images, location, self.task.size, self.task.scales, self.task.background)
+            self._glimpse = [seen.flatten(1)] if self.task.see_glimpse else []
             state = self._see("look", self._state, self._filled(seen), self._filled(location))
             self._state = self._hold(state) if self.stop else state
             logits = self._see("read", self._state)[: len(self.labels)]
@@ -172,38 +176,22 @@ class GlimpseWorld:
 
     def reseed(self, seed: int) -> None:
         """Start the shuffled pass and the random stream afresh."""
-        self._generator.manual_seed(seed)
-        self._order, self._cursor = self._order[:0], 0
+        self._pass.reseed(seed)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the shuffled pass stands, the random generator and the counts. Take it between episodes."""
-        return {
-            "generator": self._generator.get_state(),
-            "order": self._order,
-            "cursor": torch.tensor(self._cursor),
-            "tally": self._tally.clone(),
-        }
+        return {**self._pass.state_dict(), "tally": self._tally.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`: the next reset shows what it would have shown."""
-        self._generator.set_state(state["generator"].cpu())
-        self._order = state["order"].to(self.device)
-        self._cursor = int(state["cursor"])
+        self._pass.load_state_dict(state)
         self._tally = state["tally"].to(self.device)
-
-    def _next_examples(self) -> Tensor:
-        count = self.batch_size // self.repeats
-        if self._cursor + count > len(self._order):
-            self._order = torch.randperm(len(self.dataset), generator=self._generator, device=self.device)
-            self._cursor = 0
-        self._cursor += count
-        return self._order[self._cursor - count : self._cursor]
 
     def _observe(self, location: Tensor) -> Tensor:
         looks = len(self.locations)
         clock = self._clock[looks] if looks < self.horizon else torch.zeros_like(self._clock[0])
         parts = [self.perception.observe(self._state)[: len(location)].float(), location]
-        parts += [clock.expand(len(location), -1), *self._context]
+        parts += [clock.expand(len(location), -1), *self._glimpse, *self._context]
         observation = torch.cat(parts, dim=1)
         return observation if self.attention == "soft" else observation.detach()
 

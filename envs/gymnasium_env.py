@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardattn.envs.canvases import Canvases
+from hardattn.envs.catch import Games
+from hardattn.envs.catch_world import CatchWorld
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
 from hardattn.envs.glimpse_world import GlimpseWorld
@@ -43,7 +45,7 @@ class LookVectorEnv(VectorEnv[Tree, Tree, Tensor]):
         num_envs: int,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
-        dataset: Dataset | Canvases,
+        dataset: Dataset | Canvases | Games,
         device: torch.device,
         render_mode: str | None,
     ) -> None:
@@ -135,7 +137,7 @@ class GlimpseVectorEnv(LookVectorEnv):
     show each image once (repeats of 1) and have no stop action; raises UsageError otherwise.
     """
 
-    def __init__(self, world: GlimpseWorld, render_mode: str | None = None) -> None:
+    def __init__(self, world: GlimpseWorld | CatchWorld, render_mode: str | None = None) -> None:
         if world.repeats != 1 or world.stop:
             raise UsageError(f"GlimpseVectorEnv: got repeats={world.repeats} and stop={world.stop}, wanted 1 and False")
         self.world = world

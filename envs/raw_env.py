@@ -40,14 +40,15 @@ class RawGlimpseVectorEnv(LookVectorEnv):
     ) -> None:
         if num_envs < 1:
             raise UsageError(f"num_envs={num_envs}: wanted at least 1")
-        self.task = task
+        self.task, source = task, dataset.to(device)
+        self._source = source
         glimpse = (task.scales, dataset.channels, task.size, task.size)
         where = spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(
             num_envs,
             spaces.Dict({"glimpse": spaces.Box(0.0, 1.0, glimpse, np.float32), "location": where}),
             spaces.Dict({"guess": spaces.Discrete(dataset.classes), "location": where}),
-            dataset.to(device),
+            source,
             torch.device(device),
             render_mode,
         )
@@ -60,7 +61,7 @@ class RawGlimpseVectorEnv(LookVectorEnv):
     def _start(self, examples: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if examples is None:
             examples = torch.randint(len(self.dataset), (self.num_envs,), generator=self._generator, device=self.device)
-        self.examples, (self._images, self.labels, _) = examples, self.dataset.show(examples, self._generator)
+        self.examples, (self._images, self.labels, _) = examples, self._source.show(examples, self._generator)
         self.locations: list[Tensor] = []
         first = torch.rand(self.num_envs, 2, generator=self._generator, device=self.device) * 2 - 1
         return self._glimpse(first), self._told()

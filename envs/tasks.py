@@ -69,6 +69,25 @@ class CanvasConfig:
 
 
 @dataclass(frozen=True)
+class CatchConfig:
+    """A game of Catch (Mnih et al. 2014, section 4.2)."""
+
+    size: int = 24
+    """Width and height of the screen in pixels; a ball needs size - 1 frames to come down."""
+    paddle: int = 2
+    """Width of the paddle in pixels."""
+    angle: float = 45.0
+    """A ball falls at most so many degrees from straight down; at 45 it moves a column a row."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "size", "paddle")
+        if self.paddle > self.size or self.size < 3:
+            raise UsageError(f"size={self.size} with paddle={self.paddle}: wanted a screen of 3 pixels or more, wide as the paddle")
+        if not 0 <= self.angle < 90:
+            raise UsageError(f"angle={self.angle}: wanted 0 to less than 90 degrees")
+
+
+@dataclass(frozen=True)
 class Task:
     """One hard-attention task: what is shown, through which retina, for how many looks, and what a look earns."""
 
@@ -80,6 +99,8 @@ class Task:
     """The data set: a name in hardattn.envs.datasets, folder:PATH for an image folder, or module:function for your own arrays."""
     canvas: CanvasConfig | None = None
     """The larger field on which the images are strewn; none shows them as they are."""
+    catch: CatchConfig | None = None
+    """The game that is played instead of showing images; none plays none."""
     size: int = 8
     """Width of the finest patch in pixels."""
     scales: int = 1
@@ -95,6 +116,9 @@ class Task:
     """The value outside the image, 0 to 1."""
     context: int = 0
     """Width and height in pixels of the whole image, made small, that the agent sees besides; 0 shows it none (Ba et al. 2015)."""
+    see_glimpse: bool = False
+    """Whether the agent sees the pixels of the last glimpse beside what perception made of them: what perception learns to keep is
+    for telling classes apart, and may not say where to look next."""
     unit: float = 0.5
     """What an action of 1 means, as a share of the image's width: 0.5 reaches from the middle to the border; DRAM takes 0.15."""
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
@@ -106,6 +130,14 @@ class Task:
         _positive(self, "size", "scales", "num_glimpses")
         if self.reward not in Reward.__args__:  # type: ignore[attr-defined]
             raise unknown("reward", self.reward, Reward.__args__)  # type: ignore[attr-defined]
+        if self.catch and self.num_glimpses != self.catch.size - 1:
+            rows = self.catch.size - 1
+            raise UsageError(
+                f"num_glimpses={self.num_glimpses}: on a screen of catch.size={rows + 1} a ball falls {rows} rows; "
+                f"add --set num_glimpses={rows}"
+            )
+        if self.catch and self.reward != "correct":
+            raise UsageError(f"reward={self.reward}: Catch pays for a caught ball alone; wanted correct")
         if self.context < 0:
             raise UsageError(f"context={self.context}: wanted 0 for none, or a width in pixels")
         if not 0 < self.unit <= 0.5:
@@ -210,6 +242,18 @@ TASKS = {
             "add the two digits on a 100x100 field, from 4 looks of 12x12 pixels at 2 scales",
             CanvasConfig(100, label="sum"),
             (("Ba et al. 2015, DRAM", 2.5), ("Ba et al. 2015, convolutional network", 3.2)),
+        ),
+        Task(
+            name="catch",
+            summary="move a paddle under a falling ball that is seen only where the gaze falls; the error is the share missed",
+            dataset="catch",
+            catch=CatchConfig(),
+            size=6,
+            scales=3,
+            num_glimpses=23,
+            reward="correct",
+            unit=0.15,  # so that one spread of actions suits both: wide for the paddle's scores, a pixel for the gaze
+            published=(("samrudhdhirangrej, Recurrent-Model-of-Visual-Attention, about 15 million games", 11.0),),
         ),
     ]
 }

@@ -24,6 +24,7 @@ from hardattn.agents.base import collect
 from hardattn.agents.reinforce import Reinforce
 from hardattn.console import results
 from hardattn.envs import datasets
+from hardattn.envs.errors import UsageError
 from hardattn.envs.glimpse import hard_glimpse
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.task_data import fixed_data, new_network
@@ -41,6 +42,8 @@ def bench(
     """Measure every cell; plain data, images a second."""
     task = dataclasses.replace(find_task(task_name), perception=PORT_NETWORK, look_loss=0.0)
     dataset = fixed_data(task, "train").to(device)
+    if not isinstance(dataset, datasets.Dataset):
+        raise UsageError(f"bench {task_name}: it shows no images to compare on; wanted a glimpse task, e.g. ram-mnist")
     precisions = ["fp32"] + (["bf16"] if use_bf16("auto", torch.device(device)) else [])
     rows = []
     for batch in batch_sizes:

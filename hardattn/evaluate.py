@@ -13,8 +13,7 @@ from torch import Tensor
 from hardattn import plugins
 from hardattn.agents import CONTROLS
 from hardattn.agents.base import Agent, collect
-from hardattn.envs.datasets import Dataset
-from hardattn.envs.glimpse_world import GlimpseWorld
+from hardattn.envs.task_data import AnyWorld, Data
 from hardattn.statistics import wilson
 
 PATHS = 10
@@ -43,7 +42,7 @@ class Measured:
         return 100 * low, 100 * high
 
 
-def measure(agent: Agent, world: GlimpseWorld, greedy: bool = True) -> Measured:
+def measure(agent: Agent, world: AnyWorld, greedy: bool = True) -> Measured:
     """Show every image of the world's data set once. The world's counts grow by that many episodes."""
     beliefs, labels, hits = [], [], []
     for indices in torch.arange(len(world.dataset), device=world.device).split(BATCH):
@@ -58,7 +57,7 @@ def measure(agent: Agent, world: GlimpseWorld, greedy: bool = True) -> Measured:
     )
 
 
-def measure_paths(agent: Agent, world: GlimpseWorld, paths: int = PATHS) -> Measured:
+def measure_paths(agent: Agent, world: AnyWorld, paths: int = PATHS) -> Measured:
     """The average of the class probabilities over several sampled paths an image (Ba et al. 2015, section 4)."""
     measured = [measure(agent, world, greedy=False) for _ in range(paths)]
     probabilities = torch.stack([one.probabilities for one in measured]).mean(dim=0)
@@ -72,7 +71,7 @@ def percent(wrong: Tensor) -> float:
 
 
 def full_report(
-    agent: Agent, make_world: Callable[[], GlimpseWorld], tick: Callable[[str], None] = lambda what: None
+    agent: Agent, make_world: Callable[[], AnyWorld], tick: Callable[[str], None] = lambda what: None
 ) -> tuple[dict[str, Any], Measured]:
     """All protocols and controls as plain data, and the mean policy's pass.
 
@@ -108,7 +107,7 @@ def full_report(
     return report, mean
 
 
-def flops_per_image(agent: Agent, world: GlimpseWorld) -> float:
+def flops_per_image(agent: Agent, world: AnyWorld) -> float:
     """Floating-point operations for one image of the mean policy: matrix products and convolutions of perception and agent."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -118,7 +117,7 @@ def flops_per_image(agent: Agent, world: GlimpseWorld) -> float:
     return float(counter.get_total_flops() / len(indices))
 
 
-def test_world(make: Callable[..., GlimpseWorld], dataset: Dataset) -> Callable[[], GlimpseWorld]:
+def test_world(make: Callable[..., AnyWorld], dataset: Data) -> Callable[[], AnyWorld]:
     """A maker of worlds over a data set for measuring: one path an image, nothing learns, no distortion."""
     return lambda: make(dataset, batch_size=min(BATCH, len(dataset)), repeats=1)
 

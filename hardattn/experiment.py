@@ -13,12 +13,10 @@ from torch import nn
 
 import hardattn
 from hardattn import plugins, settings
-from hardattn.envs import datasets, own_data
-from hardattn.envs.canvases import Canvases
+from hardattn.envs import own_data
 from hardattn.envs.errors import HardattnError, UsageError
-from hardattn.envs.glimpse_world import GlimpseWorld
-from hardattn.envs.task_data import Network, new_network
-from hardattn.envs.tasks import CanvasConfig, PerceptionConfig, Task, find_task
+from hardattn.envs.task_data import Data, Network, new_network, new_world
+from hardattn.envs.tasks import CanvasConfig, CatchConfig, PerceptionConfig, Task, find_task
 from hardattn.settings import TrainSettings
 
 
@@ -33,14 +31,14 @@ class Experiment:
     seed: int = 0
     device: str = "cpu"
 
-    def perception(self, dataset: datasets.Dataset | Canvases) -> Network:
+    def perception(self, dataset: Data) -> Network:
         """A new network for the task's glimpses; its weights come from torch's global random state."""
         return new_network(self.task, dataset).to(self.device)
 
-    def world(self, dataset: datasets.Dataset | Canvases, perception: nn.Module, **changes: Any) -> GlimpseWorld:
+    def world(self, dataset: Data, perception: nn.Module, **changes: Any) -> Any:
         """A world of this experiment; `changes` are GlimpseWorld's keyword arguments."""
         arguments: dict[str, Any] = {"batch_size": self.train.batch_size, "precision": self.train.precision, "seed": self.seed}
-        return GlimpseWorld(self.task, dataset, perception, device=self.device, **(arguments | changes))
+        return new_world(self.task, dataset, perception, device=self.device, **(arguments | changes))
 
 
 def build(
@@ -56,6 +54,7 @@ def build(
         "perception": base.perception,
         "agent": plugins.default_config(agent) or _Nothing(),
         **({"canvas": base.canvas} if base.canvas else {}),
+        **({"catch": base.catch} if base.catch else {}),
     }
     # A preset speaks of the learner that it was tuned for; what another agent does not have, it does not get.
     chosen = {
@@ -73,7 +72,9 @@ def build(
             raise UsageError("mode=frozen takes the network of perception_from as it is; leave its settings out")
         perception = _network_of(source, base.name)
     return Experiment(
-        task=dataclasses.replace(sections["task"], perception=perception, canvas=sections.get("canvas")),
+        task=dataclasses.replace(
+            sections["task"], perception=perception, canvas=sections.get("canvas"), catch=sections.get("catch")
+        ),
         train=sections["train"],
         agent=agent,
         agent_config=None if isinstance(sections["agent"], _Nothing) else sections["agent"],
@@ -165,6 +166,7 @@ def task_from_json(saved: dict[str, Any], named: str | None = None) -> Task:
     fields = dict(saved)
     fields["perception"] = PerceptionConfig(**fields["perception"])
     fields["canvas"] = None if fields.get("canvas") is None else CanvasConfig(**fields["canvas"])
+    fields["catch"] = None if fields.get("catch") is None else CatchConfig(**fields["catch"])
     fields["published"] = tuple((source, error) for source, error in fields["published"])
     return Task(**fields)
 

@@ -73,11 +73,12 @@ def _runs() -> Table | None:
 def _settings(name: str) -> None:
     task = _task(name)
     if task:
-        canvas = [("canvas", task.canvas)] if task.canvas else []
-        for title, config in (("train", TrainSettings()), ("task", task), *canvas, ("perception", task.perception)):
+        shown = [(title, config) for title, config in (("canvas", task.canvas), ("catch", task.catch)) if config]
+        seeing = [] if task.catch else [("perception", task.perception)]
+        for title, config in (("train", TrainSettings()), ("task", task), *shown, *seeing):
             results.print(_fields(title, config))
-        if canvas:
-            say("Where two sections share a key, write canvas.size or task.size")
+        if shown:
+            say(f"Where two sections share a key, write {shown[0][0]}.size or task.size")
         say(f"Presets: {', '.join(PRESETS.get(name, {'default': {}}))}. Next: hardattn train {name} --set episodes=100_000")
         return
     known = [*AGENTS, *installed_agents()]

@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 from hardattn import experiment, plugins, results
-from hardattn.envs import datasets
+from hardattn.envs.catch import Games
+from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError, unknown
-from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import weights_sha256
-from hardattn.envs.task_data import Network, fixed_data, new_network, training_data
+from hardattn.envs.task_data import Data, Network, fixed_data, new_network, training_data
 from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import Experiment
 
@@ -24,12 +24,12 @@ class Run:
     """A trained perception with its agent, on one split of its data."""
 
     setup: Experiment
-    dataset: datasets.Dataset
+    dataset: Dataset | Games
     perception: nn.Module
     agent: Any
     folder: Path
 
-    def world(self, dataset: datasets.Dataset | None = None, **changes: Any) -> GlimpseWorld:
+    def world(self, dataset: Data | None = None, **changes: Any) -> Any:
         """A world with this perception, over this run's split or another data set."""
         return self.setup.world(dataset or self.dataset, self.perception, **changes)
 

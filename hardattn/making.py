@@ -26,8 +26,9 @@ def env_id(task: str, raw: bool = False) -> str:
 
 def register() -> None:
     """Tell Gymnasium of every task. Importing hardattn does this."""
-    for name in TASKS:
-        for raw, kind in ((False, ""), (True, "raw_")):
+    for name, task in TASKS.items():
+        # The glimpses of Catch are raw as they are.
+        for raw, kind in ((False, ""),) if task.catch else ((False, ""), (True, "raw_")):
             gymnasium.register(
                 env_id(name, raw),
                 entry_point=f"hardattn.making:make_{kind}env",
@@ -54,11 +55,17 @@ def make_vector_env(
     `perception_sha256` other weights are refused. Raises HardattnError for anything that is missing or does not fit.
     """
     from hardattn import loading
+    from hardattn.envs.catch_world import CatchWorld
     from hardattn.envs.glimpse_world import GlimpseWorld
     from hardattn.envs.gymnasium_env import GlimpseVectorEnv
     from hardattn.experiment import resolve_device
 
     where, asked = resolve_device(device), find_task(task)
+    if asked.catch:
+        if perception or perception_sha256:
+            raise UsageError(f"perception: {asked.name} has none; leave it out")
+        games = _data(asked, split, where)
+        return GlimpseVectorEnv(CatchWorld(asked, games, batch_size=num_envs, device=where, seed=_seed(seed)), render_mode)
     folder = loading.find(perception or loading.pretrained(asked.name)).resolve()
     # Thousands of single environments share one network; a folder that is trained anew is read anew.
     setup, network = _frozen(str(folder), loading.weights_file(folder).stat().st_mtime_ns, where, task if ":" in task else None)

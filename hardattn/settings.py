@@ -68,6 +68,9 @@ CANVAS = {"train.episodes": 2_500_000, "perception.encoder": "conv"}
 # The upper core and the spread of looks of Ba et al. 2015: a variance of 0.03, where 1 is 15 % of the image's width.
 DRAM = {"agent.policy": "lstm", "agent.std": 0.173}
 
+# Nothing but the end of a game pays: many games a batch, and a spread that tries the paddle's other moves.
+CATCH = {"agent.policy": "lstm", "agent.std": 0.3, "train.batch_size": 1024}
+
 # Chosen settings by task and preset. What each reaches stands in results/.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ram-mnist": {
@@ -83,6 +86,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "ram-cluttered100": {"agent.std": 0.06},  # a look's spread in pixels stays as on the smaller canvases
             "ram-cluttered60-narrow": {},
         }.items()
+    },
+    "catch": {
+        "default": CATCH | {"train.episodes": 1_500_000},
+        "quick": CATCH | QUICK,
     },
     **{task: {"default": DRAM | {"train.episodes": 2_500_000}, "quick": DRAM | QUICK} for task in ("dram-pairs", "dram-addition")},
 }

@@ -3,7 +3,7 @@
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from hardattn.agents.base import collect
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError
 from hardattn.envs.glimpse_world import GlimpseWorld
-from hardattn.envs.perception import RamPerception
 from hardattn.envs.probes import PROBES, ProbeWorld
+from hardattn.envs.task_data import new_network
 from hardattn.envs.tasks import PerceptionConfig, Task
 from hardattn.envs.world import Attention
 
@@ -37,19 +37,21 @@ class Finding:
     advice: bool = False
 
 
-def small_world(batch_size: int = 8, seed: int = 0, **changes: Any) -> GlimpseWorld:
-    """A GlimpseWorld over 64 random 12x12 images of 4 classes, with a small perception; made in milliseconds."""
+def small_world(batch_size: int = 8, seed: int = 0, task: Mapping[str, Any] = {}, **changes: Any) -> GlimpseWorld:
+    """A GlimpseWorld over 64 random 12x12 images of 4 classes, with a small perception; made in milliseconds.
+
+    `task` holds fields of the Task that shall differ, `changes` are arguments of the world.
+    """
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (64, 1, 12, 12), generator=random, dtype=torch.uint8)
     boxes = torch.tensor([[[2.0, 2.0, 8.0, 8.0]]]).repeat(64, 1, 1)
     dataset = Dataset("noise", images, torch.arange(64) % 4, 4, boxes)
-    task = Task(
-        name="small", summary="for tests", size=4, num_glimpses=3, perception=PerceptionConfig(core_width=16, glimpse_width=16)
-    )
+    fields: dict[str, Any] = {"size": 4, "num_glimpses": 3, "perception": PerceptionConfig(core_width=16, glimpse_width=16)}
+    setup = Task(name="small", summary="for tests", **(fields | dict(task)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        perception = RamPerception(task.perception, (1, 1, 4, 4), 4)
-    return GlimpseWorld(task, dataset, perception, batch_size=batch_size, seed=seed, **({"precision": "fp32"} | changes))
+        perception = new_network(setup, dataset)
+    return GlimpseWorld(setup, dataset, perception, batch_size=batch_size, seed=seed, **({"precision": "fp32"} | changes))
 
 
 def check_agent(name: str, tick: Callable[[str], None] = lambda what: None) -> list[Finding]:

@@ -21,8 +21,6 @@ from hardattn import evaluate, experiment, loading, plugins, results
 from hardattn.agents.fixed import Random
 from hardattn.agents.losses import cosine
 from hardattn.envs import task_data
-from hardattn.envs.canvases import Canvases
-from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.perception import weights_sha256
 from hardattn.experiment import Experiment
@@ -81,6 +79,8 @@ class Trainer:
         self.validation = task_data.fixed_data(setup.task, "validation").to(setup.device)
         self.data_sha256 = self.data.sha256()
         self.perception = setup.perception(self.data)
+        if setup.train.mode != "joint" and not list(self.perception.parameters()):
+            raise UsageError(f"mode={setup.train.mode}: {setup.task.name} has no perception that could learn or stay; wanted joint")
         if setup.train.mode == "frozen":
             loading.load_perception(self.perception, setup.train.perception_from or loading.pretrained(setup.task.name))
         self.plan = phases(setup.train)
@@ -132,9 +132,9 @@ class Trainer:
             attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )
-        self.optimizer = torch.optim.AdamW(
-            self.perception.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        # An optimiser refuses to be without weights, as the perception of a game is; there it gets none and takes no step.
+        weights, rate, decay = list(self.perception.parameters()), settings.learning_rate, settings.weight_decay
+        self.optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True) if weights else None
         self.acting = self.agent
         if not self.phase.agent_learns:
             self.acting = Random(
@@ -144,8 +144,8 @@ class Trainer:
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
         metrics = self._agent_update()
-        if self.phase.perception_learns:
-            metrics |= self._perception_step()
+        if self.phase.perception_learns and self.optimizer:
+            metrics |= self._perception_step(self.optimizer)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 owner = "train" if name.startswith("perception") else "agent"
@@ -172,19 +172,19 @@ class Trainer:
                 f"the traceback is in {self.folder / results.ERROR}, and `hardattn check {name}` runs the whole contract"
             ) from error
 
-    def _perception_step(self) -> dict[str, float]:
+    def _perception_step(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         settings = self.setup.train
         done = self.phase_update / self.phase.updates
         rising = min(1.0, (self.phase_update + 1) / (settings.warmup * self.phase.updates + 1))
-        for group in self.optimizer.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * rising * cosine(done)
         loss = self.world.loss()
-        self.optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.perception.parameters(), settings.clip_norm)
         value, gradient = torch.stack([loss.detach(), norm]).tolist()
         if math.isfinite(value) and math.isfinite(gradient):
-            self.optimizer.step()
+            optimizer.step()
         return {"perception_loss": value, "perception_gradient_norm": gradient}
 
     def _agent_progress(self) -> float:
@@ -193,7 +193,7 @@ class Trainer:
         before = sum(phase.updates for phase in self.plan[: self.phase_index] if phase.agent_learns)
         return (before + (self.phase_update if self.phase.agent_learns else 0)) / total if total else 0.0
 
-    def _world(self, dataset: Dataset | Canvases, **changes: Any) -> Any:
+    def _world(self, dataset: task_data.Data, **changes: Any) -> Any:
         return self.setup.world(dataset, self.perception, **changes)
 
     def _evaluate(self, metrics: dict[str, float]) -> None:
@@ -243,7 +243,7 @@ class Trainer:
             "data_sha256": self.data_sha256,
             "progress": [self.phase_index, self.phase_update, self.update, self.episodes, self.seconds, self.validation_error],
             "perception": self.perception.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "agent": self.agent.state_dict(),
             "acting": self.acting.state_dict() if self.acting is not self.agent else None,
             "world": self.world.state_dict(),
@@ -265,7 +265,8 @@ class Trainer:
         if self.phase_index < len(self.plan):
             self._start_phase()
         self.perception.load_state_dict(state["perception"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.agent.load_state_dict(state["agent"])
         if state["acting"] is not None:
             self.acting.load_state_dict(state["acting"])
