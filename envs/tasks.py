@@ -158,7 +158,16 @@ _CANVAS = PerceptionConfig(encoder_width=256)
 
 def _ram_canvas(name: str, summary: str, canvas: CanvasConfig, scales: int, published: tuple[tuple[str, float], ...] = ()) -> Task:
     return Task(
-        name, summary, canvas=canvas, size=12, scales=scales, num_glimpses=8, look_loss=0.2, perception=_CANVAS, published=published
+        name,
+        summary,
+        canvas=canvas,
+        size=12,
+        scales=scales,
+        num_glimpses=8,
+        look_loss=0.2,
+        see_glimpse=True,
+        perception=_CANVAS,
+        published=published,
     )
 
 
@@ -225,6 +234,7 @@ TASKS = {
             canvas=CanvasConfig(60, clutter=4),
             num_glimpses=8,
             look_loss=0.2,
+            see_glimpse=True,
             perception=_CANVAS,
         ),
         _dram(
@@ -252,7 +262,6 @@ TASKS = {
             scales=3,
             num_glimpses=23,
             reward="correct",
-            unit=0.15,  # so that one spread of actions suits both: wide for the paddle's scores, a pixel for the gaze
             published=(("samrudhdhirangrej, Recurrent-Model-of-Visual-Attention, about 15 million games", 11.0),),
         ),
     ]

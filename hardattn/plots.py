@@ -1,5 +1,6 @@
 """Pictures: scan paths over images with the glimpses and beliefs of each look, as a PNG sheet and an animated GIF."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,23 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.patches import Rectangle
 
 from hardattn.agents.base import Agent, collect
+from hardattn.envs.canvases import pair_digits
 from hardattn.envs.glimpse import corners, hard_glimpse, to_pixels
-from hardattn.envs.glimpse_world import GlimpseWorld
+from hardattn.envs.task_data import AnyWorld
+from hardattn.envs.tasks import Task
 
 PATH = "#d62728"  # the path and the boxes of looks
+COLUMNS = 8  # looks side by side on a sheet
 RIGHT, WRONG, OTHER = "#2ca02c", "#d62728", "#9aa5b1"
 
 
 class Paths:
     """The looks of an agent at some images, gathered once and drawn twice."""
 
-    def __init__(self, agent: Agent, world: GlimpseWorld, indices: torch.Tensor) -> None:
+    def __init__(self, agent: Agent, world: AnyWorld, indices: torch.Tensor) -> None:
         rollout = collect(agent, world, greedy=True, indices=indices)
         task = world.task
-        self.size, self.scales = task.size, task.scales
+        self.size, self.scales, self.played = task.size, task.scales, task.catch is not None
         self.images, self.labels = world.images.cpu(), world.labels.tolist()  # [N, C, H, W], [N]
         locations = torch.stack(world.locations, dim=1).cpu()  # [N, T, 2]
         height, width = self.images.shape[-2:]
@@ -33,8 +37,11 @@ class Paths:
         self.beliefs = rollout.logits.softmax(dim=-1).cpu().numpy()  # [N, T, K]
         patch = self.size << (self.scales - 1)
         self.corners = corners(locations, patch, height, width).numpy()
-        looks = [hard_glimpse(self.images, locations[:, t], self.size, self.scales, task.background) for t in range(world.horizon)]
+        # In a game each look falls on a screen of its own.
+        screens = [frame.cpu() for frame in getattr(world, "frames", [])] or [self.images] * world.horizon
+        looks = [hard_glimpse(screens[t], locations[:, t], self.size, self.scales, task.background) for t in range(world.horizon)]
         self.glimpses = torch.stack(looks, dim=1)  # [N, T, S, C, g, g]
+        self.names = class_names(task, self.beliefs.shape[-1])
 
     @property
     def horizon(self) -> int:
@@ -57,8 +64,9 @@ class Paths:
         height, width = self.images.shape[-2:]
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         guess = int(self.beliefs[n, looks - 1].argmax())
-        mark = "right" if guess == self.labels[n] else f"is {self.labels[n]}"
-        axes.set_title(f"reads {guess} ({mark})", fontsize=9, color=RIGHT if guess == self.labels[n] else WRONG)
+        mark = "right" if guess == self.labels[n] else f"is {self.names[self.labels[n]]}"
+        title = self.names[guess] if self.played else f"reads {self.names[guess]} ({mark})"
+        axes.set_title(title, fontsize=9, color=RIGHT if guess == self.labels[n] else WRONG)
 
     def draw_glimpse(self, axes: Any, n: int, t: int) -> None:
         """What look t of image n held, its scales side by side."""
@@ -76,17 +84,20 @@ class Paths:
 
 
 def draw_sheet(paths: Paths, file: Path) -> None:
-    """One row an image: the image with its whole path, then each look's glimpse above the probabilities after it."""
-    count, horizon = len(paths.images), paths.horizon
-    figure = plt.figure(figsize=(2.2 + 1.0 * horizon * max(1, paths.scales * 0.8), 2.1 * count), layout="constrained")
-    grid = figure.add_gridspec(2 * count, horizon + 2)
+    """One row an image: the image with its whole path, then each look's glimpse above the probabilities after it.
+
+    Of a long episode some looks are shown, evenly spread, the first and the last among them.
+    """
+    count, shown = len(paths.images), spread(paths.horizon, COLUMNS)
+    figure = plt.figure(figsize=(2.2 + 1.0 * len(shown) * max(1, paths.scales * 0.8), 2.1 * count), layout="constrained")
+    grid = figure.add_gridspec(2 * count, len(shown) + 2)
     for n in range(count):
-        paths.draw_image(figure.add_subplot(grid[2 * n : 2 * n + 2, :2]), n, horizon)
-        for t in range(horizon):
-            axes = figure.add_subplot(grid[2 * n, t + 2])
+        paths.draw_image(figure.add_subplot(grid[2 * n : 2 * n + 2, :2]), n, paths.horizon)
+        for column, t in enumerate(shown, start=2):
+            axes = figure.add_subplot(grid[2 * n, column])
             paths.draw_glimpse(axes, n, t)
             axes.set_title(f"look {t + 1}", fontsize=7)
-            paths.draw_belief(figure.add_subplot(grid[2 * n + 1, t + 2]), n, t, labelled=True)
+            paths.draw_belief(figure.add_subplot(grid[2 * n + 1, column]), n, t, labelled=True)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
@@ -107,6 +118,21 @@ def draw_animation(paths: Paths, file: Path) -> None:
 
     FuncAnimation(figure, draw, frames=paths.horizon + 2).save(file, writer=PillowWriter(fps=2), dpi=80)
     plt.close(figure)
+
+
+def spread(horizon: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0..horizon-1, evenly spread, the first and the last among them."""
+    return list(range(horizon)) if horizon <= most else sorted({round(k * (horizon - 1) / (most - 1)) for k in range(most)})
+
+
+def class_names(task: Task, classes: int) -> list[str]:
+    """What each of `classes` labels of a task is called: a digit, two digits, a sum, or what a game came to."""
+    if task.catch:
+        return ["missed", "caught"]
+    if task.canvas and task.canvas.label == "pair":
+        digits = (math.isqrt(8 * classes + 1) - 1) // 2  # of K digits there are K (K + 1) / 2 pairs
+        return [f"{low}+{high}" for low, high in pair_digits(torch.arange(classes), digits).tolist()]
+    return [str(k) for k in range(classes)]
 
 
 def _picture(image: torch.Tensor) -> Any:
