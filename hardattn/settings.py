@@ -64,7 +64,7 @@ class TrainSettings:
 
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
 # On a canvas a digit may lie anywhere in a patch, which convolutions learn from fewer images (results/ram.md).
-CANVAS = {"train.episodes": 2_500_000, "perception.encoder": "conv"}
+CANVAS = {"train.episodes": 2_000_000, "perception.encoder": "conv"}
 # The upper core and the spread of looks of Ba et al. 2015: a variance of 0.03, where 1 is 15 % of the image's width.
 DRAM = {"agent.policy": "lstm", "agent.std": 0.173}
 
@@ -91,7 +91,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "default": CATCH | {"train.episodes": 1_500_000},
         "quick": CATCH | QUICK,
     },
-    **{task: {"default": DRAM | {"train.episodes": 2_500_000}, "quick": DRAM | QUICK} for task in ("dram-pairs", "dram-addition")},
+    **{task: {"default": DRAM | {"train.episodes": 2_000_000}, "quick": DRAM | QUICK} for task in ("dram-pairs", "dram-addition")},
 }
 
 
