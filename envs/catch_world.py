@@ -30,7 +30,7 @@ class Unseeing(nn.Module):
 class CatchWorld:
     """B games at a time, one ball each; an episode lasts until the ball is down.
 
-    Observation [B, D]: the glimpse (S patches of g x g, 0 to 1), the gaze (x, y), the paddle's last move and the frame's number
+    Observation [B, D]: the glimpse (S patches of g x g), the gaze (x, y), the paddle's last move and the frame's number
     as indicators; before the first frame there is no glimpse and no move. Action [B, 5]: the next gaze (x, y), in the task's unit,
     then a score each for staying, going left and going right: the paddle does what scores most. Then the ball falls a row, and the
     gaze falls on what is there. The reward is 1 at the end if the paddle met the ball. The logits are zeros until then, and then
@@ -75,6 +75,8 @@ class CatchWorld:
         )
         self._pass = ShuffledPass(len(dataset), seed, self.device)
         self._moves = torch.tensor(catch.MOVES, device=self.device)
+        # A coarse pixel tells how many white ones it covers: their mean would make a ball of one pixel all but invisible.
+        self._area = (4.0 ** torch.arange(task.scales, device=self.device))[:, None, None, None]
         self._clock = torch.eye(self.horizon, device=self.device)
         # Games, frames, caught, unique pixels, clipped, frames with the ball in the finest patch
         self._tally = torch.zeros(6, dtype=torch.int64, device=self.device)
@@ -105,7 +107,7 @@ class CatchWorld:
         row, size = len(self.locations), self.game.size
         ball = catch.ball_column(self._start, self._slope, row, size)
         self.frames.append(catch.screen(ball, row, self._paddle, self.game))
-        seen = glimpse.hard_glimpse(self.frames[-1], gaze, self.task.size, self.task.scales, self.task.background)
+        seen = glimpse.hard_glimpse(self.frames[-1], gaze, self.task.size, self.task.scales, self.task.background) * self._area
         offset = torch.stack([ball, torch.full_like(ball, row)], dim=1) - glimpse.corners(gaze, self.task.size, size, size)
         self.hits.append(((offset >= 0) & (offset < self.task.size)).all(dim=1))
         last = row == self.horizon
