@@ -125,6 +125,16 @@ class CatchWorld:
         return torch.zeros((), device=self.device)
 
     @property
+    def right(self) -> Tensor:
+        """Which balls were caught, [B] bool. Ask after the last frame."""
+        return self._logits.argmax(dim=1) == self.labels
+
+    @property
+    def truth_by_look(self) -> Tensor:
+        """The label at each frame, [B, T]."""
+        return self.labels[:, None].expand(-1, self.horizon)
+
+    @property
     def images(self) -> Tensor:
         """The last frame with the ball's earlier places in grey, [B, 1, size, size] uint8."""
         trail = torch.stack(self.frames).amax(dim=0)

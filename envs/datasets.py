@@ -42,12 +42,13 @@ class Shown(NamedTuple):
 class Dataset:
     """Images and what they show.
 
-    Raises UsageError at construction for anything but uint8 images [N, C, H, W] with one label in 0..classes-1 each.
+    Raises UsageError at construction for anything but uint8 images [N, C, H, W] with one label in 0..classes-1 each, or with a row
+    of labels [N, L] to be told in turn; a shorter row is filled up with -1.
     """
 
     name: str
     images: Tensor  # [N, C, H, W] uint8
-    labels: Tensor  # [N] int64
+    labels: Tensor  # [N] int64, or [N, L]
     classes: int
     boxes: Tensor | None = None  # [N, D, 4] float32 (left, top, right, bottom) in pixels: where what counts lies, if that is known
 
@@ -60,15 +61,17 @@ class Dataset:
             )
         if len(images) < 2:
             raise UsageError(f"dataset {self.name}: {len(images)} image(s), wanted at least 2")
-        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        if labels.ndim not in (1, 2) or len(labels) != len(images) or labels.dtype != torch.int64:
             raise UsageError(
                 f"dataset {self.name}: labels are {labels.dtype} {list(labels.shape)}, wanted int64 [{len(images)}], one an image"
             )
         if self.classes < 2:
             raise UsageError(f"dataset {self.name}: {self.classes} class(es), wanted at least 2")
         low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.classes:
+        if low < (0 if labels.ndim == 1 else -1) or high >= self.classes:
             raise UsageError(f"dataset {self.name}: labels run from {low} to {high}, wanted 0 to {self.classes - 1}")
+        if labels.ndim == 2 and bool((labels[:, 0] < 0).any() or ((labels[:, :-1] < 0) & (labels[:, 1:] >= 0)).any()):
+            raise UsageError(f"dataset {self.name}: a row of labels is empty or goes on after a -1; wanted -1 at its end alone")
 
     def __len__(self) -> int:
         return len(self.images)

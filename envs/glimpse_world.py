@@ -69,6 +69,11 @@ class GlimpseWorld:
         self.network = perception.to(self.device)
         self.perception: Perception = perception  # type: ignore[assignment]  # the same object, by its contract
         self.horizon, self.batch_size, self.repeats = task.num_glimpses, batch_size, repeats
+        labels = getattr(dataset, "labels", None)
+        told = labels.shape[1] if labels is not None and labels.ndim == 2 else 1
+        if told != task.targets:
+            raise UsageError(f"targets={task.targets}: the data set has {told} label(s) an image; wanted targets={told}")
+        self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
         self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
         self.progress = 0.0
@@ -109,6 +114,7 @@ class GlimpseWorld:
         self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
+        self._faultless = torch.ones(batch, dtype=torch.bool, device=self.device)  # every target so far was told right
         pixels = self.task.scales * shown.images.shape[1] * self.task.size**2
         self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
@@ -148,12 +154,25 @@ class GlimpseWorld:
         if len(self._logits) != self.horizon + 1:
             raise ValueError(f"loss() after {len(self._logits) - 1} of {self.horizon} looks: play the episodes to their end first")
         weight = self.task.look_loss
+        if self.task.targets > 1:
+            return self._loss_of_targets(weight)
         if weight == 0:
             return F.cross_entropy(self._logits[-1], self.labels)
         logits = torch.stack(self._logits[1:])  # [T, B, K]
         looks = F.cross_entropy(logits.flatten(0, 1), self.labels.repeat(self.horizon), reduction="none")
         looks = looks.view(self.horizon, -1).mean(dim=1)  # [T]
         return (looks[-1] + weight * looks[:-1].sum()) / (1 + weight * (self.horizon - 1))
+
+    @property
+    def right(self) -> Tensor:
+        """Which episodes told what was to be told, all of it, [B] bool. Ask after the last look."""
+        return self._faultless if self.task.targets > 1 else self._logits[-1].argmax(dim=1) == self.labels
+
+    @property
+    def truth_by_look(self) -> Tensor:
+        """What each look should tell, [B, T]: the label, or that of the target whose turn it is; -1 where none is left."""
+        labels = self.labels[:, None] if self.labels.ndim == 1 else self.labels
+        return labels.repeat_interleave(self._each, dim=1)
 
     @property
     def counts(self) -> Counts:
@@ -211,10 +230,30 @@ class GlimpseWorld:
         if self._worth is not None:
             before, self._worth = self._worth, GAINS[self.task.reward](after, self.labels)
             return self._worth - before
+        if self.task.targets > 1:
+            return self._pay_target(after)
         if not last:
             return torch.zeros(len(after), device=self.device)
         formula = rewards.correct if self.task.reward == "correct" else rewards.clipped_linear
         return formula(after, self.labels)
+
+    def _pay_target(self, after: Tensor) -> Tensor:
+        """At the last look for a target, 1 where it and all before it were told right (`rewards.until_first_error`)."""
+        turn, looks = divmod(len(self.locations), self._each)
+        if looks:
+            return torch.zeros(len(after), device=self.device)
+        truth = self.labels[:, turn - 1]
+        self._faultless &= (after.argmax(dim=1) == truth) | (truth < 0)
+        return (self._faultless & (truth >= 0)).float()
+
+    def _loss_of_targets(self, weight: float) -> Tensor:
+        """Mean cross-entropy over all looks that have a target left, its last look with weight 1, those before with `weight`."""
+        weights = torch.full((self.horizon, 1), weight, device=self.device)
+        weights[self._each - 1 :: self._each] = 1
+        truth = self.truth_by_look.T  # [T, B]
+        weights = weights * (truth >= 0)
+        looks = F.cross_entropy(torch.stack(self._logits[1:]).flatten(0, 1), truth.flatten(), reduction="none", ignore_index=-1)
+        return (looks.view(truth.shape) * weights).sum() / weights.sum()
 
     def _count(self) -> None:
         looking = torch.stack(self._looking, dim=1)  # [B, T]
@@ -222,8 +261,8 @@ class GlimpseWorld:
         path = path.where(looking[..., None], FAR) if self.stop else path
         height, width = self.images.shape[-2:]
         unique = glimpse.touched(path, self.task.size, self.task.scales, height, width).count_nonzero()
-        correct = (self._logits[-1].argmax(dim=1) == self.labels).sum()
-        self._tally[:4] += torch.stack([torch.ones_like(self.labels).sum(), looking.sum(), correct, unique])
+        correct = self.right.sum()
+        self._tally[:4] += torch.stack([torch.ones_like(looking[:, 0]).sum(), looking.sum(), correct, unique])
 
     def _check(self, action: Tensor) -> None:
         if not hasattr(self, "locations"):

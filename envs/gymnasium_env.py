@@ -155,7 +155,7 @@ class GlimpseVectorEnv(LookVectorEnv):
         step = self.world.step(as_floats("action", actions, self.device))
         done = len(self.world.locations) == self.world.horizon
         info = {"example": self.world.examples, "logits": step.logits}
-        note = {"label": self.world.labels, "correct": step.logits.argmax(dim=1) == self.world.labels} if done else {}
+        note = {"label": self.world.labels, "correct": self.world.right} if done else {}
         return step.observation, step.reward, done, info, info | note
 
     def _picture(self, row: int) -> NDArray[np.uint8]:

@@ -10,6 +10,14 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(dim=-1) == labels).to(logits.dtype)
 
 
+def until_first_error(right: Tensor) -> Tensor:
+    """What each of several answers in turn earns: 1 for a right one, until the first wrong one, and nothing from there on.
+
+    right [..., L] bool -> [..., L] float32. Its sum is the cumulative reward of Ba et al. 2015, section 3.3.
+    """
+    return right.cumprod(dim=-1).float()
+
+
 def confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """p(label): logits [B, K], labels [B] -> [B]. Its rise by a look is GFNet's reward (Wang et al. 2020, section 3.3)."""
     return logits.softmax(dim=-1).gather(-1, labels[:, None])[:, 0]

@@ -107,6 +107,8 @@ class Task:
     """Patches in a glimpse, each twice as wide as the one before."""
     num_glimpses: int = 6
     """Looks at each image (the horizon T)."""
+    targets: int = 1
+    """Labels to be told in turn, an end symbol among them; each gets an equal share of the looks (Ba et al. 2015, section 3.3)."""
     reward: Reward = "confidence-gain"
     """What a look earns: 1 for a right answer at the end (correct), p(label) - 1/K at the end (clipped-linear), each look's rise
     of p(label) (confidence-gain), or each look's rise of log p(label) (evidence-gain)."""
@@ -127,7 +129,7 @@ class Task:
     """Test errors in percent that others report, each with its source."""
 
     def __post_init__(self) -> None:
-        _positive(self, "size", "scales", "num_glimpses")
+        _positive(self, "size", "scales", "num_glimpses", "targets")
         if self.reward not in Reward.__args__:  # type: ignore[attr-defined]
             raise unknown("reward", self.reward, Reward.__args__)  # type: ignore[attr-defined]
         if self.catch and self.num_glimpses != self.catch.size - 1:
@@ -138,6 +140,10 @@ class Task:
             )
         if self.catch and self.reward != "correct":
             raise UsageError(f"reward={self.reward}: Catch pays for a caught ball alone; wanted correct")
+        if self.num_glimpses % self.targets:
+            raise UsageError(f"num_glimpses={self.num_glimpses} for targets={self.targets}: wanted as many looks for each target")
+        if self.targets > 1 and self.reward != "correct":
+            raise UsageError(f"reward={self.reward}: several targets are paid for up to the first wrong one; wanted correct")
         if self.context < 0:
             raise UsageError(f"context={self.context}: wanted 0 for none, or a width in pixels")
         if not 0 < self.unit <= 0.5:

@@ -24,8 +24,8 @@ BATCH = 2000  # images side by side; larger batches leave the processor's caches
 class Measured:
     """One pass over a data set."""
 
-    probabilities: Tensor  # [N, K] after the last look
-    labels: Tensor  # [N]
+    probabilities: Tensor  # [N, K] after the last look, or [N, L, K] after the last look for each of L targets
+    labels: Tensor  # [N], or [N, L] with -1 where none is left
     wrong: Tensor  # [N] bool
     error_by_look: tuple[float, ...]  # T errors in percent, the last of which is the error
     on_target_by_look: tuple[float, ...] = ()  # share of looks whose middle lay on a digit, in percent; empty where that is unknown
@@ -44,30 +44,40 @@ class Measured:
 
 def measure(agent: Agent, world: AnyWorld, greedy: bool = True) -> Measured:
     """Show every image of the world's data set once. The world's counts grow by that many episodes."""
-    beliefs, labels, hits = [], [], []
+    beliefs, labels, truths, hits = [], [], [], []
     for indices in torch.arange(len(world.dataset), device=world.device).split(BATCH):
         beliefs.append(collect(agent, world, greedy, indices).logits)
         labels.append(world.labels)
+        truths.append(world.truth_by_look)
         hits += [torch.stack(world.hits, dim=1)] if world.hits else []
-    logits, truth = torch.cat(beliefs), torch.cat(labels)  # [N, T, K], [N]
-    wrong = logits.argmax(dim=-1) != truth[:, None]  # [N, T]
-    on_target = tuple(percent(look) for look in torch.cat(hits).unbind(dim=1)) if hits else ()
-    return Measured(
-        logits[:, -1].softmax(dim=-1), truth, wrong[:, -1], tuple(percent(look) for look in wrong.unbind(dim=1)), on_target
+    logits, wanted, truth = torch.cat(beliefs), torch.cat(labels), torch.cat(truths)  # [N, T, K], [N] or [N, L], [N, T]
+    by_look = tuple(
+        percent(said.argmax(dim=-1)[true >= 0] != true[true >= 0])
+        for said, true in zip(logits.unbind(1), truth.unbind(1), strict=True)
     )
+    on_target = tuple(percent(look) for look in torch.cat(hits).unbind(dim=1)) if hits else ()
+    each = world.horizon // world.task.targets
+    probabilities = (logits[:, -1] if wanted.ndim == 1 else logits[:, each - 1 :: each]).softmax(dim=-1)
+    return Measured(probabilities, wanted, is_wrong(probabilities, wanted), by_look, on_target)
+
+
+def is_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Which examples are told wrong, [N] bool: [N, K] and [N], or [N, L, K] and [N, L], of which any wrong one makes all wrong."""
+    wrong = (probabilities.argmax(dim=-1) != labels) & (labels >= 0)
+    return wrong if labels.ndim == 1 else wrong.any(dim=1)
 
 
 def measure_paths(agent: Agent, world: AnyWorld, paths: int = PATHS) -> Measured:
     """The average of the class probabilities over several sampled paths an image (Ba et al. 2015, section 4)."""
     measured = [measure(agent, world, greedy=False) for _ in range(paths)]
     probabilities = torch.stack([one.probabilities for one in measured]).mean(dim=0)
-    wrong = probabilities.argmax(dim=-1) != measured[0].labels
+    wrong = is_wrong(probabilities, measured[0].labels)
     return Measured(probabilities, measured[0].labels, wrong, (percent(wrong),))
 
 
 def percent(wrong: Tensor) -> float:
     """Share of True in percent: wrong [N] bool."""
-    return 100 * int(wrong.sum()) / len(wrong)
+    return 100 * int(wrong.sum()) / max(1, len(wrong))
 
 
 def full_report(

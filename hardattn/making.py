@@ -27,8 +27,8 @@ def env_id(task: str, raw: bool = False) -> str:
 def register() -> None:
     """Tell Gymnasium of every task. Importing hardattn does this."""
     for name, task in TASKS.items():
-        # The glimpses of Catch are raw as they are.
-        for raw, kind in ((False, ""),) if task.catch else ((False, ""), (True, "raw_")):
+        # The glimpses of Catch are raw as they are, and of several targets no single guess can tell.
+        for raw, kind in ((False, ""),) if task.catch or task.targets > 1 else ((False, ""), (True, "raw_")):
             gymnasium.register(
                 env_id(name, raw),
                 entry_point=f"hardattn.making:make_{kind}env",

@@ -30,7 +30,8 @@ class Paths:
         rollout = collect(agent, world, greedy=True, indices=indices)
         task = world.task
         self.size, self.scales, self.played = task.size, task.scales, task.catch is not None
-        self.images, self.labels = world.images.cpu(), world.labels.tolist()  # [N, C, H, W], [N]
+        self.images, self.truth = world.images.cpu(), world.truth_by_look.tolist()  # [N, C, H, W], [N, T]
+        self.each = world.horizon // task.targets  # looks for one target
         locations = torch.stack(world.locations, dim=1).cpu()  # [N, T, 2]
         height, width = self.images.shape[-2:]
         self.path = to_pixels(locations, height, width).numpy()
@@ -63,10 +64,16 @@ class Paths:
             axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=PATH, linewidth=1))
         height, width = self.images.shape[-2:]
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
-        guess = int(self.beliefs[n, looks - 1].argmax())
-        mark = "right" if guess == self.labels[n] else f"is {self.names[self.labels[n]]}"
-        title = self.names[guess] if self.played else f"reads {self.names[guess]} ({mark})"
-        axes.set_title(title, fontsize=9, color=RIGHT if guess == self.labels[n] else WRONG)
+        said, right = self.reading(n, looks)
+        axes.set_title(said, fontsize=9, color=RIGHT if right else WRONG)
+
+    def reading(self, n: int, looks: int) -> tuple[str, bool]:
+        """What image n is taken for after so many looks, and whether that is right."""
+        told = range(self.each - 1, looks, self.each) if self.each < self.horizon else [looks - 1]
+        answers = [(int(self.beliefs[n, t].argmax()), self.truth[n][t]) for t in told if self.truth[n][t] >= 0]
+        right = all(said == true for said, true in answers)
+        said, true = (" ".join(self.names[pair[k]] for pair in answers) for k in (0, 1))
+        return (said if self.played else f"reads {said} ({'right' if right else f'is {true}'})"), right
 
     def draw_glimpse(self, axes: Any, n: int, t: int) -> None:
         """What look t of image n held, its scales side by side."""
@@ -77,7 +84,7 @@ class Paths:
     def draw_belief(self, axes: Any, n: int, t: int, labelled: bool = False) -> None:
         """The class probabilities after look t of image n."""
         belief = self.beliefs[n, t]
-        colours = [RIGHT if k == self.labels[n] else OTHER for k in range(len(belief))]
+        colours = [RIGHT if k == self.truth[n][t] else OTHER for k in range(len(belief))]
         axes.bar(range(len(belief)), belief, color=colours)
         axes.set(ylim=(0, 1), yticks=[0, 1], xticks=range(len(belief)) if labelled and len(belief) <= 20 else [])
         axes.tick_params(labelsize=5, length=0)
@@ -132,7 +139,8 @@ def class_names(task: Task, classes: int) -> list[str]:
     if task.canvas and task.canvas.label == "pair":
         digits = (math.isqrt(8 * classes + 1) - 1) // 2  # of K digits there are K (K + 1) / 2 pairs
         return [f"{low}+{high}" for low, high in pair_digits(torch.arange(classes), digits).tolist()]
-    return [str(k) for k in range(classes)]
+    names = [str(k) for k in range(classes)]
+    return [*names[:-1], "end"] if task.targets > 1 else names
 
 
 def _picture(image: torch.Tensor) -> Any:
