@@ -6,6 +6,7 @@ A dataset stays uint8 on its device; the world cuts glimpses from it and never c
 import functools
 import hashlib
 import lzma
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NamedTuple
@@ -184,7 +185,19 @@ def parse_idx(raw: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return values.reshape(shape).copy()
 
 
-LOADERS = {"mnist": mnist}
+def _svhn(kind: str, split: str) -> Dataset:
+    from hardattn.envs import svhn  # here, because it builds on this module
+
+    loader: Callable[[str], Dataset] = getattr(svhn, kind)
+    return loader(split)
+
+
+LOADERS: dict[str, Callable[[str], Dataset]] = {
+    "mnist": mnist,
+    "svhn": functools.partial(_svhn, "numbers"),
+    "svhn-extra": functools.partial(_svhn, "numbers_and_extra"),
+    "svhn-digits": functools.partial(_svhn, "digits"),
+}
 
 
 def load(name: str, split: str) -> Dataset:

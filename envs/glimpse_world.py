@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hardattn.envs import glimpse, rewards
 from hardattn.envs.canvases import Canvases
+from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset, Shown
 from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
@@ -47,7 +48,7 @@ class GlimpseWorld:
     def __init__(
         self,
         task: Task,
-        dataset: Dataset | Canvases,
+        dataset: Dataset | Canvases | Crops,
         perception: nn.Module,
         *,
         batch_size: int,

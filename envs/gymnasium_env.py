@@ -19,6 +19,7 @@ from torch import Tensor
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.catch import Games
 from hardattn.envs.catch_world import CatchWorld
+from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
 from hardattn.envs.glimpse_world import GlimpseWorld
@@ -45,7 +46,7 @@ class LookVectorEnv(VectorEnv[Tree, Tree, Tensor]):
         num_envs: int,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
-        dataset: Dataset | Canvases | Games,
+        dataset: Dataset | Canvases | Crops | Games,
         device: torch.device,
         render_mode: str | None,
     ) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardattn.envs.canvases import Canvases
+from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
@@ -31,7 +32,7 @@ class RawGlimpseVectorEnv(LookVectorEnv):
     def __init__(
         self,
         task: Task,
-        dataset: Dataset | Canvases,
+        dataset: Dataset | Canvases | Crops,
         num_envs: int,
         *,
         device: torch.device | str = "cpu",

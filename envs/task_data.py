@@ -8,6 +8,7 @@ from hardattn.envs import datasets
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.catch import Games, draw_games
 from hardattn.envs.catch_world import CatchWorld, Unseeing
+from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.dram_perception import DramPerception
 from hardattn.envs.errors import UsageError, unknown
@@ -22,7 +23,7 @@ FIXED = {"train": (1, 10_000), "validation": (2, 5_000), "test": (3, 10_000)}
 CATCH_GAMES = 2**19  # starts of games to train on; ten passes over them are a hundred million frames
 CATCH_SEED = 4
 
-Data = Dataset | Canvases | Games
+Data = Dataset | Canvases | Crops | Games
 Network = RamPerception | DramPerception | Unseeing
 AnyWorld = GlimpseWorld | CatchWorld
 
@@ -49,8 +50,10 @@ def training_data(task: Task) -> Data:
     """What a task shows in training: its images, new canvases of them each time, or games. HardattnError if data are missing."""
     if task.catch:
         return draw_games(task.catch, CATCH_SEED, CATCH_GAMES)
-    digits = datasets.load(task.dataset, "train")
-    return digits if task.canvas is None else Canvases(digits, task.canvas)
+    images = datasets.load(task.dataset, "train")
+    if task.crop:
+        return Crops(images, task.crop)
+    return images if task.canvas is None else Canvases(images, task.canvas)
 
 
 def fixed_data(task: Task, split: str) -> Dataset | Games:
@@ -63,4 +66,6 @@ def fixed_data(task: Task, split: str) -> Dataset | Games:
             raise unknown("split", split, FIXED)
         return draw_games(task.catch, *FIXED[split])
     images = datasets.load(task.dataset, split)
+    if task.crop:
+        return Crops(images, task.crop).fixed()
     return images if task.canvas is None else Canvases(images, task.canvas).fixed(*FIXED[split])

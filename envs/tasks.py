@@ -99,6 +99,8 @@ class Task:
     """The data set: a name in hardattn.envs.datasets, folder:PATH for an image folder, or module:function for your own arrays."""
     canvas: CanvasConfig | None = None
     """The larger field on which the images are strewn; none shows them as they are."""
+    crop: int = 0
+    """Width of the window through which images are shown, anywhere in training and in the middle for measuring; 0 shows all."""
     catch: CatchConfig | None = None
     """The game that is played instead of showing images; none plays none."""
     size: int = 8
@@ -144,6 +146,10 @@ class Task:
             raise UsageError(f"num_glimpses={self.num_glimpses} for targets={self.targets}: wanted as many looks for each target")
         if self.targets > 1 and self.reward != "correct":
             raise UsageError(f"reward={self.reward}: several targets are paid for up to the first wrong one; wanted correct")
+        if self.crop < 0:
+            raise UsageError(f"crop={self.crop}: wanted 0 for whole images, or a width in pixels")
+        if self.crop and self.canvas:
+            raise UsageError(f"crop={self.crop}: a canvas is shown whole; wanted one of the two")
         if self.context < 0:
             raise UsageError(f"context={self.context}: wanted 0 for none, or a width in pixels")
         if not 0 < self.unit <= 0.5:
@@ -258,6 +264,22 @@ TASKS = {
             "add the two digits on a 100x100 field, from 4 looks of 12x12 pixels at 2 scales",
             CanvasConfig(100, label="sum"),
             (("Ba et al. 2015, DRAM", 2.5), ("Ba et al. 2015, convolutional network", 3.2)),
+        ),
+        Task(
+            name="dram-svhn",
+            summary="read a house number of up to 5 digits, 54x54 pixels, from 3 looks a digit and 3 for its end; see docs/svhn.md",
+            dataset="svhn",
+            crop=54,
+            size=12,
+            scales=2,
+            num_glimpses=18,
+            targets=6,
+            reward="correct",
+            look_loss=0.2,
+            context=18,
+            unit=0.15,
+            perception=PerceptionConfig(network="dram"),
+            published=(("Ba et al. 2015, DRAM", 5.1), ("Ba et al. 2015, DRAM, average of sampled paths", 4.4)),
         ),
         Task(
             name="catch",

@@ -97,6 +97,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "default": CATCH | {"train.episodes": 1_500_000},
         "quick": CATCH | QUICK,
     },
+    "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
     **{task: {"default": DRAM, "quick": DRAM | QUICK} for task in ("dram-pairs", "dram-addition")},
 }
 
