@@ -79,7 +79,7 @@ def show_report(report: dict[str, Any]) -> None:
     if "on_target_by_look" in report["protocols"]["mean"]:
         for who, row in (("mean policy", report["protocols"]["mean"]), ("random looks", report["controls"]["random"])):
             rates = " ".join(f"{rate:.0f}" for rate in row["on_target_by_look"])
-            results.print(f"looks on a digit, {who}, each look: {rates} %", highlight=False, soft_wrap=True)
+            results.print(f"looks on target, {who}, each look: {rates} %", highlight=False, soft_wrap=True)
     by_look = " ".join(f"{error:.2f}" for error in report["protocols"]["mean"]["error_by_look"])
     results.print(f"error after each look: {by_look} %", highlight=False, soft_wrap=True)
     results.print(

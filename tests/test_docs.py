@@ -55,10 +55,17 @@ def test_the_readmes_agent_keeps_the_contract(tmp_path: Path, monkeypatch: pytes
     assert all(finding.passed or finding.advice for finding in findings), findings
 
 
-@pytest.mark.parametrize(("tool", "page"), [("ram_mnist_table", "ram-mnist"), ("agents_table", "agents-ram-mnist")])
-def test_a_results_page_comes_again_to_the_byte(tool: str, page: str) -> None:
+@pytest.mark.parametrize(
+    ("tool", "page", "named"),
+    [("ram_mnist_table", "ram-mnist", ()), ("agents_table", "agents-ram-mnist", ())]
+    + [("canvas_tables", page, (page,)) for page in ("ram", "dram")],
+)
+def test_a_results_page_comes_again_to_the_byte(
+    tool: str, page: str, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
     code = runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))
-    assert code["page"](code["read"]()) == (ROOT / "results" / f"{page}.md").read_text()
+    assert code["page"](code["gathered"].read(code["RUNS"]), *named) == (ROOT / "results" / f"{page}.md").read_text()
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gathered
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "agents-ram-mnist"
 RUNS, NOTES = FOLDER / "runs.jsonl", FOLDER / "notes.md"
@@ -26,25 +28,6 @@ ROWS = {
     "sb3:PPO": "--agent sb3:PPO",
 }
 REFERENCE, CHALLENGER = "sb3:PPO", "ppo"
-
-
-def add(name: str, folder: Path) -> None:
-    """Gather a run: its final.json, its settings and its curve, one line; a later run of the same row and seed replaces it."""
-    if name not in ROWS:
-        sys.exit(f"no row is called {name}; known: {', '.join(ROWS)}")
-    final, config = (json.loads((folder / file).read_text()) for file in ("final.json", "config.json"))
-    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-    kept = [[point["episodes"], point["seconds"], point["validation_error"]] for point in curve]
-    row = {"row": name, **{key: value for key, value in final.items() if key != "command"}, "config": config, "curve": kept}
-    rows = [old for old in read() if (old["row"], old["seed"]) != (name, final["seed"])] + [row]
-    rows.sort(key=lambda one: (list(ROWS).index(one["row"]), one["seed"]))
-    FOLDER.mkdir(exist_ok=True)
-    RUNS.write_text("".join(json.dumps(one) + "\n" for one in rows))
-
-
-def read() -> list[dict[str, Any]]:
-    """The gathered runs."""
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
 
 
 def seconds_to(run: dict[str, Any], error: float) -> float | None:
@@ -137,7 +120,7 @@ def speeds() -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["add"] and len(sys.argv) == 4:
-        add(sys.argv[2], Path(sys.argv[3]))
+        gathered.add(RUNS, ROWS, sys.argv[2], Path(sys.argv[3]), curve=True)
     elif len(sys.argv) != 1:
         sys.exit(__doc__)
-    PAGE.write_text(page(read()))
+    PAGE.write_text(page(gathered.read(RUNS)))

@@ -6,11 +6,12 @@
 A test makes the page again and compares it to the byte.
 """
 
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import gathered
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "results" / "ram-mnist" / "runs.jsonl"
@@ -27,23 +28,6 @@ COMMANDS = {
     "best-fc": "hardattn train ram-mnist --preset best --set encoder=fc",
     "best-plain": "hardattn train ram-mnist --preset best --set encoder=fc --set look_loss=1 --set encoder_width=128",
 }
-
-
-def add(name: str, folder: Path) -> None:
-    """Gather a run: its final.json and its settings, one line; a later line of the same row and seed replaces an earlier one."""
-    if name not in COMMANDS:
-        sys.exit(f"no row is called {name}; known: {', '.join(COMMANDS)}")
-    final = json.loads((folder / "final.json").read_text())
-    config = json.loads((folder / "config.json").read_text())
-    row = {"row": name, **{key: value for key, value in final.items() if key != "command"}, "config": config}
-    rows = [old for old in read() if (old["row"], old["seed"]) != (name, final["seed"])] + [row]
-    rows.sort(key=lambda one: (list(COMMANDS).index(one["row"]), one["seed"]))
-    RUNS.write_text("".join(json.dumps(one) + "\n" for one in rows))
-
-
-def read() -> list[dict[str, Any]]:
-    """The gathered runs."""
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -109,7 +93,7 @@ def controls(rows: list[dict[str, Any]]) -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["add"] and len(sys.argv) == 4:
-        add(sys.argv[2], Path(sys.argv[3]))
+        gathered.add(RUNS, COMMANDS, sys.argv[2], Path(sys.argv[3]))
     elif len(sys.argv) != 1:
         sys.exit(__doc__)
-    PAGE.write_text(page(read()))
+    PAGE.write_text(page(gathered.read(RUNS)))

@@ -22,6 +22,9 @@ SHA256 = {
     "ram-translated60": "6014403fcf2483e85a214a95d2a66e64bed31fdeec55e381eb265e0a926b3229",
     "ram-cluttered60": "34aeb59a93c14bf51754c50547cb88824a2ab3f48b6d2add7696a8f463706808",
     "ram-cluttered100": "448235a7e4906965d629e420fe919117b00c5a37dfb55c3f2303c708f53fad63",
+    "dram-pairs": "c0ae0ed14b2909d6cbe0bc232a1efdec8f5ab17f531d85751879c889c31aa936",
+    "dram-addition": "83096870e943bc79a31a8e67eea02e10cfc7cd5bf19be71085a24999fa75203a",
+    "catch": "2db523d273442abba61d172b6cf910ffa5b2074c5146beca98178bbcf762b093",
 }
 
 
@@ -111,7 +114,7 @@ def test_train_and_test_canvases_share_no_digit(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("task", SHA256)
-def test_the_fixed_test_canvases_are_the_documented_ones(task: str) -> None:
+def test_the_fixed_test_sets_are_the_documented_ones(task: str) -> None:
     assert task_data.fixed_data(TASKS[task], "test").sha256() == SHA256[task]
 
 

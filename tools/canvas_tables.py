@@ -1,0 +1,131 @@
+"""Make results/ram.md, results/dram.md and the figure of looks on target, from the runs gathered in results/canvases/runs.jsonl.
+
+    python tools/canvas_tables.py add ROW RUN_FOLDER     # gather a finished run under a row's name
+    python tools/canvas_tables.py                         # write the pages again
+    python tools/canvas_tables.py figure                  # draw results/on-target.png again
+
+A test makes the pages again and compares them to the byte.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import gathered
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "results" / "canvases"
+RUNS = FOLDER / "runs.jsonl"
+FIGURE = ROOT / "results" / "on-target.png"
+
+# Page -> row name -> the command that makes it, without the seed.
+PAGES = {
+    "ram": {
+        "translated60": "hardattn train ram-translated60",
+        "cluttered60": "hardattn train ram-cluttered60",
+        "cluttered100": "hardattn train ram-cluttered100",
+        "cluttered60-narrow": "hardattn train ram-cluttered60-narrow",
+        "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random",
+    },
+    "dram": {
+        "pairs": "hardattn train dram-pairs",
+        "addition": "hardattn train dram-addition",
+        "catch": "hardattn train catch --agent ppo",
+    },
+}
+# What the issue of this page asks for, in percent.
+TARGETS = {"translated60": 0.9, "cluttered60": 2.5, "cluttered100": 4.0, "pairs": 4.0, "addition": 2.0, "catch": 5.0}
+TITLES = {
+    "ram": "RAM on canvases: translated and cluttered digits",
+    "dram": "DRAM's two digits, and Catch",
+}
+
+
+def page(rows: list[dict[str, Any]], name: str) -> str:
+    """One page as text."""
+    commands = PAGES[name]
+    rows = [row for row in rows if row["row"] in commands]
+    lines = [
+        f"# {TITLES[name]}",
+        "",
+        "Made by `python tools/canvas_tables.py` from `results/canvases/runs.jsonl`; the text below the tables is",
+        f"`{name}.md` there. Errors in percent on the 10,000 fixed test examples of the task, read once at the end of each run.",
+        "*Mean*: the mean policy, one path an example; this number counts. *Sampled*: looks drawn from the policy. *10 paths*:",
+        "probabilities averaged over 10 sampled paths. The controls look through the same perception, which was not trained on",
+        "their looks.",
+        "",
+        "| row | seed | mean | 95 % interval | sampled | 10 paths | random | centre | oracle | target |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        protocols, controls = row["protocols"], row["controls"]
+        low, high = protocols["mean"]["interval"]
+        told = [f"{controls[control]['error']:.2f}" if control in controls else "" for control in ("random", "centre", "oracle")]
+        target = f"{TARGETS[row['row']]:.1f}" if row["row"] in TARGETS else ""
+        lines.append(
+            f"| {row['row']} | {row['seed']} | **{protocols['mean']['error']:.2f}** | {low:.2f} - {high:.2f} "
+            f"| {protocols['sampled']['error']:.2f} | {protocols['paths10']['error']:.2f} | {' | '.join(told)} | {target} |"
+        )
+    lines += [
+        "",
+        "| row | shown in training | minutes | validation | parameters | million FLOPs a test example |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['row']} | {row['episodes']:,} | {row['seconds'] / 60:.0f} | {row['validation_error']:.2f} "
+            f"| {row['parameters']:,} | {row['flops_per_image'] / 1e6:.1f} |"
+        )
+    present = [row["row"] for row in rows]
+    lines += ["", "Commands (add `--seed K`):", ""]
+    lines += [f"- {row}: `{command}`" for row, command in commands.items() if row in present]
+    lines += ["", *beside(rows), "", (FOLDER / f"{name}.md").read_text().rstrip(), ""]
+    return "\n".join(lines)
+
+
+def beside(rows: list[dict[str, Any]]) -> list[str]:
+    """Our mean over seeds beside what others report, and looks on target."""
+    lines = ["## Beside what others report", "", "| task | who | error |", "|---|---|---|"]
+    for name in dict.fromkeys(row["row"] for row in rows):
+        runs = [row for row in rows if row["row"] == name]
+        error = statistics.mean(row["protocols"]["mean"]["error"] for row in runs)
+        task = runs[0]["config"]["task"]
+        lines.append(f"| {name} | hardattn, {len(runs)} seed{'s' if len(runs) > 1 else ''} | **{error:.2f}** |")
+        lines += [f"| | {source} | {theirs:.2f} |" for source, theirs in task["published"]]
+    found = [row for row in rows if "on_target_by_look" in row["protocols"]["mean"]]
+    if found:
+        lines += ["", "## Looks on target, in percent", "", "| row | looks chosen by | each look |", "|---|---|---|"]
+        for row in found:
+            for who, told in (("policy", row["protocols"]["mean"]), ("random", row["controls"]["random"])):
+                lines.append(f"| {row['row']} | {who} | {' '.join(f'{rate:.0f}' for rate in told['on_target_by_look'])} |")
+    return lines
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """The share of looks on target, look by look, of each row's policy and of random looks."""
+    import matplotlib.pyplot as plt
+
+    found = [row for row in rows if "on_target_by_look" in row["protocols"]["mean"] and row["config"]["agent"] != "random"]
+    figure, grid = plt.subplots(1, len(found), figsize=(2.6 * len(found), 2.6), sharey=True, squeeze=False, layout="constrained")
+    for axes, row in zip(grid[0], found, strict=True):
+        looks = range(1, len(row["protocols"]["mean"]["on_target_by_look"]) + 1)
+        axes.plot(looks, row["protocols"]["mean"]["on_target_by_look"], "o-", color="#d62728", markersize=3, label="learned policy")
+        axes.plot(looks, row["controls"]["random"]["on_target_by_look"], "o-", color="#9aa5b1", markersize=3, label="random looks")
+        axes.set(title=row["row"], xlabel="look", ylim=(0, 100))
+        axes.title.set_fontsize(9)
+    grid[0, 0].set_ylabel("on target, %")
+    grid[0, 0].legend(fontsize=7, loc="lower right")
+    figure.savefig(FIGURE, dpi=130)
+
+
+if __name__ == "__main__":
+    rows_of_all_pages = [row for commands in PAGES.values() for row in commands]
+    if sys.argv[1:2] == ["add"] and len(sys.argv) == 4:
+        gathered.add(RUNS, rows_of_all_pages, sys.argv[2], Path(sys.argv[3]))
+    elif sys.argv[1:] == ["figure"]:
+        draw(gathered.read(RUNS))
+    elif len(sys.argv) != 1:
+        sys.exit(__doc__)
+    for name in PAGES:
+        (ROOT / "results" / f"{name}.md").write_text(page(gathered.read(RUNS), name))
