@@ -24,7 +24,7 @@ class PathwiseConfig:
     """Settings of the pathwise agent."""
 
     std: float = 0.1
-    """Standard deviation of a look around the policy's mean, in units of half the image; 0 always looks at the mean."""
+    """Standard deviation of a look around the policy's mean, in units of the action space; 0 always looks at the mean."""
     learning_rate: float = 1e-3
     """Adam's step size at the start; it falls to 0 along a cosine over the training budget."""
     hidden: int = 128

@@ -24,7 +24,7 @@ class ReinforceConfig:
     """Settings of REINFORCE."""
 
     std: float = 0.1
-    """Standard deviation of a look around the policy's mean, in units of half the image."""
+    """Standard deviation of a look around the policy's mean, in units of the action space."""
     learning_rate: float = 1e-3
     """Adam's step size for policy and critic at the start; it falls to 0 along a cosine over the training budget."""
     hidden: int = 128

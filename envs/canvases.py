@@ -51,6 +51,10 @@ class Canvases:
     config: CanvasConfig
     """What a canvas holds."""
 
+    def __post_init__(self) -> None:
+        if self.source.labels.ndim > 1:
+            raise UsageError(f"canvas: images of {self.source.name} have several labels each, wanted one")
+
     def __len__(self) -> int:
         return len(self.source)
 

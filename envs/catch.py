@@ -112,7 +112,7 @@ def blind_best(config: CatchConfig) -> float:
 
 
 def full_information_best(config: CatchConfig) -> float:
-    """The share that a paddle catches which knows each ball's landing from its second frame on, 0 to 1: it goes there and waits.
+    """The share that a paddle catches which knows each ball's landing after its first, blind move: it goes there and waits; 0 to 1.
 
     A game is lost only where no place that meets the ball is near enough.
     """

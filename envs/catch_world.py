@@ -18,8 +18,9 @@ from hardattn.envs.errors import UsageError
 from hardattn.envs.observation import Observation
 from hardattn.envs.shuffle import ShuffledPass
 from hardattn.envs.tasks import Task
-from hardattn.envs.world import Attention, Counts, Step
+from hardattn.envs.world import Attention, Counts, Step, not_finite
 
+NOT_FINITE = "action: got NaN or infinity, wanted a gaze and three scores; look at the policy's last update"
 SURE = 20.0  # a logit beside a 0: certain to nine digits, and finite
 
 
@@ -54,6 +55,9 @@ class CatchWorld:
     ) -> None:
         if task.catch is None:
             raise UsageError(f"task {task.name}: it is no game of Catch")
+        if task.num_glimpses != task.catch.size - 1:
+            rows = task.catch.size - 1
+            raise UsageError(f"num_glimpses={task.num_glimpses}: on a screen of catch.size={rows + 1} a ball falls {rows} rows")
         if repeats < 1 or batch_size < 1 or batch_size % repeats:
             raise UsageError(f"batch_size={batch_size} with repeats={repeats}: wanted a positive multiple of repeats")
         if batch_size // repeats > len(dataset):
@@ -78,8 +82,8 @@ class CatchWorld:
         # A coarse pixel tells how many white ones it covers: their mean would make a ball of one pixel all but invisible.
         self._area = (4.0 ** torch.arange(task.scales, device=self.device))[:, None, None, None]
         self._clock = torch.eye(self.horizon, device=self.device)
-        # Games, frames, caught, unique pixels, clipped, frames with the ball in the finest patch
-        self._tally = torch.zeros(6, dtype=torch.int64, device=self.device)
+        # Games, frames, caught, unique pixels, clipped, frames with the ball in the finest patch, actions that were not finite
+        self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
 
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Begin the next games of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
@@ -111,6 +115,7 @@ class CatchWorld:
         offset = torch.stack([ball, torch.full_like(ball, row)], dim=1) - glimpse.corners(gaze, self.task.size, size, size)
         self.hits.append(((offset >= 0) & (offset < self.task.size)).all(dim=1))
         last = row == self.horizon
+        self._logits = torch.zeros_like(self._logits)  # whoever kept the last step's must not see it change
         reward = torch.zeros(len(ball), device=self.device)
         if last:
             caught = catch.is_caught(ball, self._paddle, self.game)
@@ -144,7 +149,9 @@ class CatchWorld:
     @property
     def counts(self) -> Counts:
         """Totals since the world was made; `on_target` counts frames in which the ball lay within the finest patch."""
-        games, frames, caught, unique, clipped, hits = self._tally.tolist()
+        games, frames, caught, unique, clipped, hits, broken = self._tally.tolist()
+        if broken:
+            raise ValueError(NOT_FINITE)
         return Counts(games, frames, caught, frames * self.task.scales * self.task.size**2, unique, clipped, hits)
 
     @property
@@ -192,10 +199,4 @@ class CatchWorld:
             raise ValueError("step() before reset(): call reset() to start the games")
         if len(self.locations) == self.horizon:
             raise ValueError(f"step() after the last of {self.horizon} frames: call reset() to start new games")
-        wanted = (len(self.labels), *self.action_space.shape)
-        if tuple(action.shape) != wanted or not action.is_floating_point():
-            raise ValueError(
-                f"action: got {action.dtype} {list(action.shape)}, wanted floating point {list(wanted)}, one row a game"
-            )
-        if self.device.type == "cpu" and not action.isfinite().all():  # asking a GPU would make it wait at every frame
-            raise ValueError("action: got NaN or infinity, wanted a gaze and three scores; look at the policy's last update")
+        self._tally[6] += not_finite(action, len(self.labels), self, NOT_FINITE)

@@ -62,7 +62,12 @@ class Dataset:
             )
         if len(images) < 2:
             raise UsageError(f"dataset {self.name}: {len(images)} image(s), wanted at least 2")
-        if labels.ndim not in (1, 2) or len(labels) != len(images) or labels.dtype != torch.int64:
+        if (
+            labels.ndim not in (1, 2)
+            or (labels.ndim == 2 and labels.shape[1] < 2)
+            or len(labels) != len(images)
+            or labels.dtype != torch.int64
+        ):
             raise UsageError(
                 f"dataset {self.name}: labels are {labels.dtype} {list(labels.shape)}, wanted int64 [{len(images)}], one an image"
             )

@@ -23,7 +23,7 @@ from hardattn.envs.perception import Perception, State
 from hardattn.envs.precision import MixedPrecision
 from hardattn.envs.shuffle import ShuffledPass
 from hardattn.envs.tasks import Task
-from hardattn.envs.world import Attention, Counts, Precision, Step, use_bf16
+from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, use_bf16
 
 GAINS = {"confidence-gain": rewards.confidence, "evidence-gain": rewards.evidence}  # a look earns the rise of these
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
@@ -115,7 +115,7 @@ class GlimpseWorld:
         self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
-        self._faultless = torch.ones(batch, dtype=torch.bool, device=self.device)  # every target so far was told right
+        self._told: list[Tensor] = []  # each [B] bool: whether that target was told right; so it is where none is left
         pixels = self.task.scales * shown.images.shape[1] * self.task.size**2
         self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
@@ -167,7 +167,9 @@ class GlimpseWorld:
     @property
     def right(self) -> Tensor:
         """Which episodes told what was to be told, all of it, [B] bool. Ask after the last look."""
-        return self._faultless if self.task.targets > 1 else self._logits[-1].argmax(dim=1) == self.labels
+        if self.task.targets > 1:
+            return torch.stack(self._told, dim=1).all(dim=1)
+        return self._logits[-1].argmax(dim=1) == self.labels
 
     @property
     def truth_by_look(self) -> Tensor:
@@ -239,13 +241,13 @@ class GlimpseWorld:
         return formula(after, self.labels)
 
     def _pay_target(self, after: Tensor) -> Tensor:
-        """At the last look for a target, 1 where it and all before it were told right (`rewards.until_first_error`)."""
+        """At the last look for a target, 1 where it and all before it were told right."""
         turn, looks = divmod(len(self.locations), self._each)
         if looks:
             return torch.zeros(len(after), device=self.device)
         truth = self.labels[:, turn - 1]
-        self._faultless &= (after.argmax(dim=1) == truth) | (truth < 0)
-        return (self._faultless & (truth >= 0)).float()
+        self._told.append((after.argmax(dim=1) == truth) | (truth < 0))
+        return rewards.until_first_error(torch.stack(self._told, dim=1))[:, -1] * (truth >= 0)
 
     def _loss_of_targets(self, weight: float) -> Tensor:
         """Mean cross-entropy over all looks that have a target left, its last look with weight 1, those before with `weight`."""
@@ -270,17 +272,4 @@ class GlimpseWorld:
             raise ValueError("step() before reset(): call reset() to start the episodes")
         if len(self.locations) == self.horizon:
             raise ValueError(f"step() after the last of {self.horizon} looks: call reset() to start new episodes")
-        wanted = (len(self.labels), *self.action_space.shape)
-        if tuple(action.shape) != wanted or not action.is_floating_point():
-            raise ValueError(
-                f"action: got {action.dtype} {list(action.shape)}, wanted floating point {list(wanted)}, one row an episode"
-            )
-        if action.device.type != self.device.type:
-            raise ValueError(f"action: got a tensor on {action.device}, wanted one on {self.device}")
-        if action.requires_grad and self.attention == "hard":
-            raise ValueError("action: it carries a gradient, which cannot pass a hard look; act under torch.no_grad()")
-        finite = action.detach().isfinite().all()
-        if self.device.type != "cpu":
-            self._tally[6] += ~finite  # asking a GPU now would make it wait at every look; `counts` asks
-        elif not finite:
-            raise ValueError(NOT_FINITE)
+        self._tally[6] += not_finite(action, len(self.labels), self, NOT_FINITE)

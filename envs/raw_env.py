@@ -41,8 +41,8 @@ class RawGlimpseVectorEnv(LookVectorEnv):
     ) -> None:
         if num_envs < 1:
             raise UsageError(f"num_envs={num_envs}: wanted at least 1")
-        if task.targets > 1:
-            raise UsageError(f"task {task.name}: it asks for {task.targets} labels in turn, the raw variant for one guess")
+        if isinstance(dataset, Dataset | Crops) and dataset.labels.ndim > 1:
+            raise UsageError(f"task {task.name}: it asks for several labels in turn, the raw variant for one guess")
         self.task, source = task, dataset.to(device)
         self._source = source
         glimpse = (task.scales, dataset.channels, task.size, task.size)

@@ -2,9 +2,10 @@
 
 Nothing is downloaded; docs/svhn.md says what to fetch and where to put it. Whole numbers are prepared as for DRAM (Ba et al. 2015,
 section 4.2, after Goodfellow et al. 2013): the box around all digits, 30 % larger, is cut out, brought to 64x64 and made grey.
-The labels are the digits from left to right, then an end symbol.
+The labels are the digits in the order in which the data set lists them, from left to right, then an end symbol.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,7 @@ def numbers(split: str, extra: bool = False) -> Dataset:
         raise unknown("split", split, SPLITS)
     images, labels = _part("test" if split == "test" else "train")
     if split != "test":
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
-        held = min(VALIDATION, len(order) // 5)
-        chosen = order[:held] if split == "validation" else order[held:]
+        chosen = _half(len(images), split)
         images, labels = images[chosen], labels[chosen]
     if split == "train" and extra:
         more = _part("extra")
@@ -71,11 +70,16 @@ def digits(split: str) -> Dataset:
         raise unknown("split", split, SPLITS)
     images, labels = read_digits(data_dir() / "svhn" / f"{'test' if split == 'test' else 'train'}_32x32.mat")
     if split != "test":
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
-        held = min(VALIDATION, len(order) // 5)
-        chosen = order[:held] if split == "validation" else order[held:]
+        chosen = _half(len(images), split)
         images, labels = images[chosen], labels[chosen]
     return Dataset("svhn-digits", images, labels, 10)
+
+
+def _half(count: int, split: str) -> Tensor:
+    """Which of the training part's examples are validation, or train."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held = min(VALIDATION, count // 5)
+    return order[:held] if split == "validation" else order[held:]
 
 
 def read_digits(path: Path) -> tuple[Tensor, Tensor]:
@@ -106,7 +110,8 @@ def _part(part: str) -> tuple[Tensor, Tensor]:
         except (SafetensorError, KeyError, OSError) as error:
             raise HardattnError(f"{prepared} is damaged: {error}; delete it, and it is made again") from error
     images, labels = prepare(folder)
-    save_file({"images": images, "labels": labels}, prepared)
+    with contextlib.suppress(OSError, SafetensorError):  # a folder that cannot be written to costs the same minutes next time
+        save_file({"images": images, "labels": labels}, prepared)
     return images, labels
 
 
@@ -132,11 +137,15 @@ def cut_out(path: Path, boxes: Boxes) -> NDArray[np.uint8]:
     except (OSError, UnidentifiedImageError) as error:
         raise HardattnError(f"cannot read {path}: {error}; {HELP}") from error
     inside = max(0, left - dx), max(0, top - dy), min(grey.width, right + dx), min(grey.height, bottom + dy)
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise HardattnError(
+            f"{path}: its digits' boxes {boxes} lie outside its {grey.width} x {grey.height} pixels; fetch it again"
+        )
     return np.array(grey.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=inside))
 
 
 def read_struct(path: Path) -> list[tuple[str, list[int], Boxes]]:
-    """What digitStruct.mat says of each image: file name, digits from left to right (0 to 9), their boxes.
+    """What digitStruct.mat says of each image: file name, digits (0 to 9) and their boxes, in the file's order.
 
     Raises HardattnError if the file is missing or no such file, or if h5py is not installed.
     """

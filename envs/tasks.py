@@ -33,6 +33,9 @@ class PerceptionConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "encoder_width", "glimpse_width", "core_width")
+        for name, known in (("network", ("ram", "dram")), ("encoder", ("fc", "conv")), ("core", ("lstm", "rnn"))):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout={self.dropout}: wanted at least 0 and less than 1")
 
@@ -108,7 +111,7 @@ class Task:
     scales: int = 1
     """Patches in a glimpse, each twice as wide as the one before."""
     num_glimpses: int = 6
-    """Looks at each image (the horizon T)."""
+    """Looks at each image (the horizon T); in a game of Catch a ball's rows, catch.size - 1."""
     targets: int = 1
     """Labels to be told in turn, an end symbol among them; each gets an equal share of the looks (Ba et al. 2015, section 3.3)."""
     reward: Reward = "confidence-gain"
@@ -134,14 +137,12 @@ class Task:
         _positive(self, "size", "scales", "num_glimpses", "targets")
         if self.reward not in Reward.__args__:  # type: ignore[attr-defined]
             raise unknown("reward", self.reward, Reward.__args__)  # type: ignore[attr-defined]
-        if self.catch and self.num_glimpses != self.catch.size - 1:
-            rows = self.catch.size - 1
-            raise UsageError(
-                f"num_glimpses={self.num_glimpses}: on a screen of catch.size={rows + 1} a ball falls {rows} rows; "
-                f"add --set num_glimpses={rows}"
-            )
-        if self.catch and self.reward != "correct":
-            raise UsageError(f"reward={self.reward}: Catch pays for a caught ball alone; wanted correct")
+        if self.catch:
+            if self.reward != "correct":
+                raise UsageError(f"reward={self.reward}: Catch pays for a caught ball alone; wanted correct")
+            for name, nothing in (("canvas", None), ("crop", 0), ("targets", 1), ("context", 0), ("see_glimpse", False)):
+                if getattr(self, name) != nothing:
+                    raise UsageError(f"{name}={getattr(self, name)}: a game of Catch has none; leave it out")
         if self.num_glimpses % self.targets:
             raise UsageError(f"num_glimpses={self.num_glimpses} for targets={self.targets}: wanted as many looks for each target")
         if self.targets > 1 and self.reward != "correct":

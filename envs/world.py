@@ -99,3 +99,26 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
         probes = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
         return any(probe() for probe in probes if probe is not None)
     return False
+
+
+def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | int:
+    """Refuse an action [rows, A] that `world` cannot take: raises ValueError for another shape, type or device, or for a gradient.
+
+    NaN and infinity are refused too, saying `says`; but on a GPU, where asking would make it wait at every step, the answer is
+    returned, for the world to keep and to raise when its counts are read.
+    """
+    wanted = (rows, *(world.action_space.shape or ()))
+    if tuple(action.shape) != wanted or not action.is_floating_point():
+        raise ValueError(
+            f"action: got {action.dtype} {list(action.shape)}, wanted floating point {list(wanted)}, one row an episode"
+        )
+    if action.device.type != world.device.type:
+        raise ValueError(f"action: got a tensor on {action.device}, wanted one on {world.device}")
+    if action.requires_grad and world.attention == "hard":
+        raise ValueError("action: it carries a gradient, which cannot pass a hard look; act under torch.no_grad()")
+    finite = action.detach().isfinite().all()
+    if world.device.type != "cpu":
+        return ~finite
+    if not finite:
+        raise ValueError(says)
+    return 0

@@ -41,9 +41,10 @@ def bench(
 ) -> dict[str, Any]:
     """Measure every cell; plain data, images a second."""
     task = dataclasses.replace(find_task(task_name), perception=PORT_NETWORK, look_loss=0.0)
+    if task.catch or task.targets > 1:
+        raise UsageError(f"bench {task_name}: the loop to compare with reads one label an image; wanted a task like ram-mnist")
     dataset = fixed_data(task, "train").to(device)
-    if not isinstance(dataset, datasets.Dataset):
-        raise UsageError(f"bench {task_name}: it shows no images to compare on; wanted a glimpse task, e.g. ram-mnist")
+    assert isinstance(dataset, datasets.Dataset)
     precisions = ["fp32"] + (["bf16"] if use_bf16("auto", torch.device(device)) else [])
     rows = []
     for batch in batch_sizes:

@@ -94,6 +94,11 @@ class Pretrain:
 
     def run(self) -> None:
         """Train, then say what the perception reads and how to use it."""
+        from hardattn.envs.errors import UsageError
+        from hardattn.envs.tasks import find_task
+
+        if find_task(self.task).catch:
+            raise UsageError(f"pretrain {self.task}: a game has no perception to train; wanted hardattn train {self.task}")
         kept = "".join(
             f" --set {text}" for text in self.set if _is_of_the_task(text, self.task)
         )  # what is shown must stay the same

@@ -51,12 +51,9 @@ def measure(agent: Agent, world: AnyWorld, greedy: bool = True) -> Measured:
         truths.append(world.truth_by_look)
         hits += [torch.stack(world.hits, dim=1)] if world.hits else []
     logits, wanted, truth = torch.cat(beliefs), torch.cat(labels), torch.cat(truths)  # [N, T, K], [N] or [N, L], [N, T]
-    by_look = tuple(
-        percent(said.argmax(dim=-1)[true >= 0] != true[true >= 0])
-        for said, true in zip(logits.unbind(1), truth.unbind(1), strict=True)
-    )
-    on_target = tuple(percent(look) for look in torch.cat(hits).unbind(dim=1)) if hits else ()
     each = world.horizon // world.task.targets
+    by_look = tuple(percent(look) for look in wrong_so_far(logits.argmax(dim=-1), truth, each).unbind(1))
+    on_target = tuple(percent(look) for look in torch.cat(hits).unbind(dim=1)) if hits else ()
     probabilities = (logits[:, -1] if wanted.ndim == 1 else logits[:, each - 1 :: each]).softmax(dim=-1)
     return Measured(probabilities, wanted, is_wrong(probabilities, wanted), by_look, on_target)
 
@@ -65,6 +62,17 @@ def is_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Which examples are told wrong, [N] bool: [N, K] and [N], or [N, L, K] and [N, L], of which any wrong one makes all wrong."""
     wrong = (probabilities.argmax(dim=-1) != labels) & (labels >= 0)
     return wrong if labels.ndim == 1 else wrong.any(dim=1)
+
+
+def wrong_so_far(said: Tensor, truth: Tensor, each: int) -> Tensor:
+    """Which examples are wrong if nothing follows: classes said and true at each look [N, T], `each` looks a target -> [N, T].
+
+    A target's earlier looks do not count once it has had its last; a truth of -1 asks for nothing. With one target: said != truth.
+    """
+    wrong = (said != truth) & (truth >= 0)
+    settled = wrong[:, each - 1 :: each].cummax(dim=1).values if each < wrong.shape[1] else wrong[:, -1:]
+    before = torch.cat([torch.zeros_like(settled[:, :1]), settled[:, :-1]], dim=1).repeat_interleave(each, dim=1)
+    return wrong | before
 
 
 def measure_paths(agent: Agent, world: AnyWorld, paths: int = PATHS) -> Measured:
@@ -93,8 +101,10 @@ def full_report(
     counts = world.counts
     tick("sampled policy")
     sampled = measure(agent, make_world(), greedy=False)
-    tick(f"average of {PATHS} sampled paths")
-    averaged = measure_paths(agent, make_world())
+    averaged = {}
+    if not world.task.catch:  # what games came to cannot be averaged
+        tick(f"average of {PATHS} sampled paths")
+        averaged[f"paths{PATHS}"] = _summary(measure_paths(agent, make_world()))
     controls = {}
     for name in CONTROLS:
         world = make_world()
@@ -107,7 +117,7 @@ def full_report(
         "protocols": {
             "mean": {**_summary(mean), "error_by_look": list(mean.error_by_look), **_on_target(mean)},
             "sampled": _summary(sampled),
-            f"paths{PATHS}": _summary(averaged),
+            **averaged,
         },
         "controls": controls,
         "images": counts.episodes,

@@ -51,7 +51,7 @@ def build(
     sections = {
         "train": TrainSettings(),
         "task": base,
-        "perception": base.perception,
+        **({} if base.catch else {"perception": base.perception}),
         "agent": plugins.default_config(agent) or _Nothing(),
         **({"canvas": base.canvas} if base.canvas else {}),
         **({"catch": base.catch} if base.catch else {}),
@@ -63,9 +63,13 @@ def build(
         if not key.startswith("agent.") or key.removeprefix("agent.") in settings.settable(sections["agent"])
     }
     sections = settings.override(sections, chosen)
-    own = sections["perception"]
+    own = sections.get("perception", base.perception)
     sections = settings.override(sections, settings.parse(sets or []))
-    perception = sections["perception"]
+    perception = sections.get("perception", base.perception)
+    if base.catch:
+        sections["task"] = _as_long_as_a_ball_falls(sections["task"], base, sections["catch"])
+        if sections["train"].mode != "joint":
+            raise UsageError(f"mode={sections['train'].mode}: {base.name} has no perception to train or to freeze; wanted joint")
     if sections["train"].mode == "frozen":
         source = sections["train"].perception_from
         if perception != own:
@@ -81,6 +85,15 @@ def build(
         seed=seed,
         device=resolve_device(device),
     )
+
+
+def _as_long_as_a_ball_falls(task: Task, base: Task, game: CatchConfig) -> Task:
+    """The task with the horizon that follows from the screen."""
+    if task.num_glimpses not in (base.num_glimpses, game.size - 1):
+        raise UsageError(
+            f"num_glimpses={task.num_glimpses}: on a screen of catch.size={game.size} a ball falls {game.size - 1} rows"
+        )
+    return dataclasses.replace(task, num_glimpses=game.size - 1)
 
 
 def _network_of(source: str, task: str) -> PerceptionConfig:

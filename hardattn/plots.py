@@ -39,8 +39,10 @@ class Paths:
         patch = self.size << (self.scales - 1)
         self.corners = corners(locations, patch, height, width).numpy()
         # In a game each look falls on a screen of its own.
-        screens = [frame.cpu() for frame in getattr(world, "frames", [])] or [self.images] * world.horizon
-        looks = [hard_glimpse(screens[t], locations[:, t], self.size, self.scales, task.background) for t in range(world.horizon)]
+        self.screens = [frame.cpu() for frame in getattr(world, "frames", [])] or [self.images] * world.horizon
+        looks = [
+            hard_glimpse(self.screens[t], locations[:, t], self.size, self.scales, task.background) for t in range(world.horizon)
+        ]
         self.glimpses = torch.stack(looks, dim=1)  # [N, T, S, C, g, g]
         self.names = class_names(task, self.beliefs.shape[-1])
 
@@ -50,8 +52,9 @@ class Paths:
         return int(self.path.shape[1])
 
     def draw_image(self, axes: Any, n: int, looks: int) -> None:
-        """Image n with its first `looks` looks."""
-        axes.imshow(_picture(self.images[n].float() / 255), cmap="gray", vmin=0, vmax=1)
+        """Image n with its first `looks` looks; of a game the screen as it was then, at its end with the ball's trail."""
+        image = self.images if looks == self.horizon else self.screens[looks - 1]
+        axes.imshow(_picture(image[n].float() / 255), cmap="gray", vmin=0, vmax=1)
         path = self.path[n, :looks]
         axes.plot(path[:, 0], path[:, 1], color=PATH, linewidth=1.5)
         for t, (x, y) in enumerate(path):
@@ -65,10 +68,12 @@ class Paths:
         height, width = self.images.shape[-2:]
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         said, right = self.reading(n, looks)
-        axes.set_title(said, fontsize=9, color=RIGHT if right else WRONG)
+        axes.set_title(said, fontsize=9, color=OTHER if right is None else RIGHT if right else WRONG)
 
-    def reading(self, n: int, looks: int) -> tuple[str, bool]:
-        """What image n is taken for after so many looks, and whether that is right."""
+    def reading(self, n: int, looks: int) -> tuple[str, bool | None]:
+        """What image n is taken for after so many looks, and whether that is right; None where nothing has been told yet."""
+        if looks < (self.horizon if self.played else self.each if self.each < self.horizon else 1):
+            return " ", None
         told = range(self.each - 1, looks, self.each) if self.each < self.horizon else [looks - 1]
         answers = [(int(self.beliefs[n, t].argmax()), self.truth[n][t]) for t in told if self.truth[n][t] >= 0]
         right = all(said == true for said, true in answers)

@@ -79,8 +79,6 @@ class Trainer:
         self.validation = task_data.fixed_data(setup.task, "validation").to(setup.device)
         self.data_sha256 = self.data.sha256()
         self.perception = setup.perception(self.data)
-        if setup.train.mode != "joint" and not list(self.perception.parameters()):
-            raise UsageError(f"mode={setup.train.mode}: {setup.task.name} has no perception that could learn or stay; wanted joint")
         if setup.train.mode == "frozen":
             loading.load_perception(self.perception, setup.train.perception_from or loading.pretrained(setup.task.name))
         self.plan = phases(setup.train)

@@ -62,20 +62,22 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
         protocols, controls = row["protocols"], row["controls"]
         low, high = protocols["mean"]["interval"]
         told = [f"{controls[control]['error']:.2f}" if control in controls else "" for control in ("random", "centre", "oracle")]
+        # What games came to cannot be averaged.
+        paths = "" if row["config"]["task"].get("catch") else f"{protocols['paths10']['error']:.2f}"
         target = f"{TARGETS[row['row']]:.1f}" if row["row"] in TARGETS else ""
         lines.append(
             f"| {row['row']} | {row['seed']} | **{protocols['mean']['error']:.2f}** | {low:.2f} - {high:.2f} "
-            f"| {protocols['sampled']['error']:.2f} | {protocols['paths10']['error']:.2f} | {' | '.join(told)} | {target} |"
+            f"| {protocols['sampled']['error']:.2f} | {paths} | {' | '.join(told)} | {target} |"
         )
     lines += [
         "",
-        "| row | shown in training | minutes | validation | parameters | million FLOPs a test example |",
+        "| row | shown in training | minutes | validation | parameters of perception |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['row']} | {row['episodes']:,} | {row['seconds'] / 60:.0f} | {row['validation_error']:.2f} "
-            f"| {row['parameters']:,} | {row['flops_per_image'] / 1e6:.1f} |"
+            f"| {row['parameters']:,} |"
         )
     present = [row["row"] for row in rows]
     lines += ["", "Commands (add `--seed K`):", ""]

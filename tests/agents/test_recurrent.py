@@ -68,7 +68,7 @@ def test_the_context_makes_the_first_state_and_nothing_else() -> None:
 def test_without_a_context_it_starts_from_zeros() -> None:
     plain = Recurrent(spaces.Box(-1, 1, (5,), np.float32), 8, torch.Generator().manual_seed(0))
     assert plain.context is None and plain.inputs == 5
-    zeros = (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
+    zeros = (torch.zeros(2, 8), torch.zeros(2, 8))
     observation = torch.randn(2, 5)
     torch.testing.assert_close(plain.step(observation, None)[0], plain.step(observation, zeros)[0])
     assert Memoryless(SPACE).unroll(observation) is observation

@@ -1,5 +1,8 @@
 """The laws of Catch against a slow reference, its floor and its ceiling, and its world's contract."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,12 +62,12 @@ def test_a_screen_holds_one_ball_and_one_paddle() -> None:
     assert catch.screen(torch.tensor([22]), 23, torch.tensor([22]), GAME)[0, 0].nonzero().tolist() == [[23, 22], [23, 23]]
 
 
-def play(policy: torch.nn.Module | None, games: Games, move: object = None) -> float:
+def play(games: Games, move: Callable[[CatchWorld], torch.Tensor]) -> float:
     """The share that a paddle catches whose scores `move(world)` gives."""
     world = CatchWorld(TASK, games, batch_size=len(games))
     world.reset(torch.arange(len(games)))
     for _ in range(world.horizon):
-        scores = move(world)  # type: ignore[operator]
+        scores = move(world)
         step = world.step(torch.cat([torch.zeros(len(games), 2), scores], dim=1))
     return float(step.reward.mean())
 
@@ -72,7 +75,7 @@ def play(policy: torch.nn.Module | None, games: Games, move: object = None) -> f
 def test_the_random_floor_is_what_random_paddles_catch() -> None:
     games = draw_games(GAME, 6, 20_000)
     generator = torch.Generator().manual_seed(0)
-    share = play(None, games, lambda world: torch.rand(len(games), 3, generator=generator))
+    share = play(games, lambda world: torch.rand(len(games), 3, generator=generator))
     assert share == pytest.approx(catch.random_floor(GAME), abs=0.008)  # four standard errors
     assert catch.random_floor(GAME) == pytest.approx(2 / 24, abs=0.01)  # by hand: 2 of 24 columns
 
@@ -88,7 +91,7 @@ def test_whoever_knows_the_landing_catches_every_ball() -> None:
         target = landing.clamp(max=22)
         return torch.stack([world._paddle == target, world._paddle > target, world._paddle < target], dim=1).float()
 
-    assert play(None, games, go) == 1
+    assert play(games, go) == 1
     assert catch.full_information_best(GAME) == pytest.approx(1)
     lazy = CatchConfig(size=5, paddle=1, angle=0)  # a ball straight down, 3 moves: two of 25 pairs are four columns apart
     assert catch.full_information_best(lazy) == pytest.approx(1 - 2 / 25)
@@ -161,6 +164,8 @@ def test_mistakes_are_named() -> None:
     world.reset()
     with pytest.raises(ValueError, match="wanted floating point \\[8, 5\\]"):
         world.step(torch.zeros(8, 3))
+    with pytest.raises(ValueError, match="it carries a gradient"):
+        world.step(torch.zeros(8, 5, requires_grad=True))
     with pytest.raises(ValueError, match="NaN or infinity"):
         world.step(torch.full((8, 5), torch.nan))
     for wrong in ({"batch_size": 65}, {"batch_size": 3, "repeats": 2}):
@@ -170,5 +175,10 @@ def test_mistakes_are_named() -> None:
         CatchConfig(angle=90)
     with pytest.raises(UsageError, match="at least one game"):
         Games(torch.zeros(0, 3))
+    for wrong in ({"targets": 7}, {"context": 4}, {"see_glimpse": True}, {"crop": 5}, {"reward": "clipped-linear"}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            replace(TASK, **wrong)
+    with pytest.raises(UsageError, match="a ball falls 15 rows"):
+        CatchWorld(replace(TASK, catch=CatchConfig(size=16)), draw_games(GAME, 1, 4), batch_size=2)
     with pytest.raises(UsageError, match="no game of Catch"):
         CatchWorld(get_task("ram-mnist"), draw_games(GAME, 1, 4), batch_size=2)

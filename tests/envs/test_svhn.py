@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "svhn"
 
 
-def test_numbers_are_listed_from_left_to_right_with_their_boxes(folder: Path) -> None:
+def test_numbers_are_listed_with_their_digits_and_boxes(folder: Path) -> None:
     listed = svhn.read_struct(folder / "test" / "digitStruct.mat")
     assert [(name, digits) for name, digits, _ in listed[:2]] == [("1.png", [1]), ("2.png", [2, 0])]
     assert listed[1][2] == [(10, 10, 12, 20), (22, 10, 12, 20)]
@@ -106,6 +106,8 @@ def test_missing_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> No
         svhn.numbers("test")
     with pytest.raises(UsageError, match="did you mean 'test'"):
         svhn.numbers("tset")
+    with pytest.raises(HardattnError, match="outside its 100 x 40 pixels"):
+        svhn.cut_out(folder / "train" / "1.png", [(200, 10, 5, 5)])
 
 
 def test_digits_of_32x32(folder: Path) -> None:

@@ -90,6 +90,14 @@ def test_a_wrong_target_makes_the_whole_wrong() -> None:
     measured = evaluate.measure(Random(world.observation_space, world.action_space), world)
     assert measured.probabilities.shape == (16, 3, 4) and len(measured.error_by_look) == 6
     assert torch.equal(measured.wrong, ~world.right)
+    assert measured.error_by_look[-1] == measured.error
+
+
+def test_wrong_so_far_on_paper() -> None:
+    truth = torch.tensor([[0, 0, 1, 1], [0, 0, NONE, NONE]])
+    said = torch.tensor([[1, 0, 0, 1], [0, 1, 5, 5]])  # mends itself within each target; wrong at the first target's last look
+    assert evaluate.wrong_so_far(said, truth, 2).tolist() == [[True, False, True, False], [False, True, True, True]]
+    assert evaluate.wrong_so_far(said[:1], torch.zeros(1, 4, dtype=torch.int64), 4).tolist() == [[True, False, False, True]]
 
 
 def test_gymnasium_says_whether_all_was_right() -> None:
@@ -107,6 +115,8 @@ def test_mistakes_are_named() -> None:
         Task("t", "s", num_glimpses=7, targets=3, reward="correct")
     with pytest.raises(UsageError, match="wanted correct"):
         Task("t", "s", num_glimpses=6, targets=3)
+    with pytest.raises(UsageError, match="labels are"):
+        new_world(torch.zeros(4, 1, dtype=torch.int64))
     for labels in ([[NONE, 1, 2]], [[0, NONE, 1]]):
         with pytest.raises(UsageError, match="wanted -1 at its end alone"):
             new_world(torch.tensor(labels * 2), batch_size=2)
