@@ -1,4 +1,4 @@
-"""Turn a finished run into weights that ship: perception and policy alone, in half precision.
+"""Turn a finished run into weights that ship: perception in bfloat16 and policy in full.
 
     python tools/ship_weights.py results/runs/ram-mnist/reinforce/seed-1
     python tools/ship_weights.py results/runs/ram-mnist/pretrain/seed-0 ram-mnist-pretrained
@@ -9,7 +9,6 @@ by its validation error.
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,25 +20,23 @@ from hardattn.loading import SHIPPED
 TRAINING_ONLY = ("optimizer", "critic", "generator")
 
 
-def halve(node: Any) -> Any:
-    """The same tree with its floating-point tensors as float16."""
-    if isinstance(node, dict):
-        return {key: halve(child) for key, child in node.items()}
-    return node.half() if isinstance(node, torch.Tensor) and node.is_floating_point() else node
+def rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Floating-point weights as bfloat16: what perception computes with anyway where bf16 is fast, so nothing changes there."""
+    return {name: weight.bfloat16() if weight.is_floating_point() else weight for name, weight in weights.items()}
 
 
 def ship(run: Path, name: str = "") -> Path:
     """Write the shipped folder and return it."""
     config, state = results.read_json(run / results.CONFIG), results.read_state(run / results.CHECKPOINT)
     folder = SHIPPED / (name or config["task"]["name"])
-    perception = halve(state["perception"])
+    perception = rounded(state["perception"])
     agent = {key: value for key, value in state["agent"].items() if key not in TRAINING_ONLY}
     results.write_json(folder / results.CONFIG, config)
     # The fingerprint is that of the weights as they are loaded: float32 again.
     setup = experiment.from_json(config)
     network = setup.perception(training_data(setup.task))
     network.load_state_dict(perception)
-    shipped = {"perception": perception, "agent": halve(agent), "perception_sha256": weights_sha256(network)}
+    shipped = {"perception": perception, "agent": agent, "perception_sha256": weights_sha256(network)}
     results.write_state(folder / results.WEIGHTS, shipped)
     return folder
 

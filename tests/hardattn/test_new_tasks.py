@@ -9,7 +9,8 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from hardattn import bench, evaluate, loading, plots, settings
+from hardattn import bench, evaluate, loading, plots, plugins, settings
+from hardattn.agents.base import collect
 from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import build, from_json, to_json
@@ -122,3 +123,14 @@ def test_every_task_is_listed_with_its_presets(capsys: pytest.CaptureFixture[str
     shown = " ".join(capsys.readouterr().out.split())
     assert "angle" in shown and "see_glimpse" in shown
     assert settings.PRESETS.keys() == TASKS.keys()
+
+
+@pytest.mark.parametrize("task", ["ram-cluttered60", "ram-cluttered60-narrow", "dram-pairs", "catch"])
+def test_shipped_policies_leave_half_the_error_of_random_looks(task: str) -> None:
+    run, indices = loading.open_run(task), torch.arange(500)
+    world = run.world(batch_size=500, repeats=1)
+    errors = []
+    for agent in (run.agent, plugins.make_agent("random", world)):
+        collect(agent, world, greedy=True, indices=indices)
+        errors.append(evaluate.percent(~world.right))
+    assert 2 * errors[0] < errors[1]
