@@ -44,6 +44,9 @@ class Paths:
             hard_glimpse(self.screens[t], locations[:, t], self.size, self.scales, task.background) for t in range(world.horizon)
         ]
         self.glimpses = torch.stack(looks, dim=1)  # [N, T, S, C, g, g]
+        if self.played:  # as the agent sees them: a coarse pixel counts the white ones
+            area = 4.0 ** torch.arange(self.scales)
+            self.glimpses = (self.glimpses * area[:, None, None, None]).clamp(max=1)
         self.names = class_names(task, self.beliefs.shape[-1])
 
     @property
@@ -92,6 +95,8 @@ class Paths:
         colours = [RIGHT if k == self.truth[n][t] else OTHER for k in range(len(belief))]
         axes.bar(range(len(belief)), belief, color=colours)
         axes.set(ylim=(0, 1), yticks=[0, 1], xticks=range(len(belief)) if labelled and len(belief) <= 20 else [])
+        if labelled and self.played:
+            axes.set_xticks(range(len(belief)), self.names)
         axes.tick_params(labelsize=5, length=0)
 
 
