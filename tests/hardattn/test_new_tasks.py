@@ -125,7 +125,7 @@ def test_every_task_is_listed_with_its_presets(capsys: pytest.CaptureFixture[str
     assert settings.PRESETS.keys() == TASKS.keys()
 
 
-@pytest.mark.parametrize("task", ["ram-cluttered60", "ram-cluttered60-narrow", "dram-pairs", "catch"])
+@pytest.mark.parametrize("task", ["ram-translated60", "ram-cluttered60", "ram-cluttered60-narrow", "dram-pairs", "catch"])
 def test_shipped_policies_leave_half_the_error_of_random_looks(task: str) -> None:
     run, indices = loading.open_run(task), torch.arange(500)
     world = run.world(batch_size=500, repeats=1)
