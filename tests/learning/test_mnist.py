@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardattn.agents.base import Rollout
 from hardattn.agents.reinforce import Reinforce
 from hardattn.experiment import build
 from hardattn.train import Trainer
@@ -29,8 +28,8 @@ def test_reinforce_learns_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     print(f"error on validation after {EPISODES} images: learned looks {learned:.2f} %, random looks {random:.2f} %")
     assert learned < 0.6 * random
 
-    def flipped(self: Reinforce, rollout: Rollout, advantages: torch.Tensor) -> torch.Tensor:
-        return policy_loss(self, rollout, -advantages)
+    def flipped(self: Reinforce, seen: torch.Tensor, actions: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        return policy_loss(self, seen, actions, -advantages)
 
     policy_loss = Reinforce.policy_loss
     monkeypatch.setattr(Reinforce, "policy_loss", flipped)

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from hardattn.agents import losses
-from hardattn.agents.base import Rollout, collect
+from hardattn.agents.base import collect
 from hardattn.agents.pathwise import Pathwise, PathwiseConfig
 from hardattn.agents.ppo import PPO, PPOConfig
+from hardattn.agents.recurrent import Memory
 from hardattn.agents.reinforce import Reinforce, ReinforceConfig
 from hardattn.envs.probes import PROBES, ProbeWorld
 from hardattn.testing import POLICY_PROBES, probe_return, solved_at
@@ -20,18 +21,18 @@ def make(world: ProbeWorld, **settings: object) -> Reinforce:
 class Flipped(Reinforce):
     """Runs from reward."""
 
-    def policy_loss(self, rollout: Rollout, advantages: Tensor) -> Tensor:
-        return super().policy_loss(rollout, -advantages)
+    def policy_loss(self, seen: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
+        return super().policy_loss(seen, actions, -advantages)
 
 
 class Blind(Reinforce):
     """Never sees the observation."""
 
-    def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
+    def act(self, observation: Tensor, memory: Memory, greedy: bool = False) -> tuple[Tensor, Memory]:
         return super().act(torch.zeros_like(observation), memory, greedy)
 
-    def policy_loss(self, rollout: Rollout, advantages: Tensor) -> Tensor:
-        return super().policy_loss(Rollout(rollout.observations * 0, rollout.actions, rollout.rewards, rollout.logits), advantages)
+    def policy_loss(self, seen: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
+        return super().policy_loss(seen * 0, actions, advantages)
 
 
 def broken(kind: type[Reinforce]) -> object:
