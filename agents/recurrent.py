@@ -5,7 +5,7 @@ image made small, three convolutions read it (the context network) and make the 
 """
 
 import math
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from gymnasium import spaces
@@ -15,19 +15,6 @@ from hardattn.envs.observation import Observation
 
 Memory = tuple[Tensor, Tensor] | None  # of the LSTM: h and c, each [B, width]
 Kind = Literal["mlp", "lstm"]
-
-
-class Body(Protocol):
-    """What stands between the observation and the policy."""
-
-    features: int
-    recurrent: bool
-
-    def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """One step of an episode: [B, D] -> features [B, F]. A memory of None begins the episode."""
-
-    def unroll(self, observations: Tensor) -> Tensor:
-        """Whole episodes: [B, T, D] -> features [B, T, F], as `step` gives them one after the other."""
 
 
 class Memoryless(nn.Module):
@@ -40,7 +27,7 @@ class Memoryless(nn.Module):
         self.features = int(space.shape[0])
 
     def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The observation [B, D]."""
+        """One step of an episode: the observation [B, D] as it is, and no memory."""
         return observation, None
 
     def unroll(self, observations: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def random_floor(config: CatchConfig) -> float:
     where = torch.arange(places)
     chain = sum(torch.eye(places, dtype=torch.float64)[move_paddle(where, torch.tensor(move), config)] for move in MOVES) / 3
     paddle = torch.full((places,), 1 / places, dtype=torch.float64) @ torch.linalg.matrix_power(chain, config.size - 1)
-    return float(_meeting(paddle, config))
+    return float((paddle * _catching(config)).sum())
 
 
 def blind_best(config: CatchConfig) -> float:
@@ -126,7 +126,3 @@ def full_information_best(config: CatchConfig) -> float:
 def _catching(config: CatchConfig) -> Tensor:
     """How likely a paddle that stands at each place meets the ball, [places]."""
     return landings(config).unfold(0, config.paddle, 1).sum(dim=1)
-
-
-def _meeting(paddle: Tensor, config: CatchConfig) -> Tensor:
-    return (paddle * _catching(config)).sum()

@@ -25,7 +25,7 @@ SURE = 20.0  # a logit beside a 0: certain to nine digits, and finite
 
 
 class Unseeing(nn.Module):
-    """The perception of a world that has none: no weights, nothing learns."""
+    """Stands for the perception of a world that has none: no weights, nothing learns."""
 
 
 class CatchWorld:
@@ -46,7 +46,6 @@ class CatchWorld:
         self,
         task: Task,
         dataset: Games,
-        perception: nn.Module | None = None,
         *,
         batch_size: int,
         repeats: int = 1,
@@ -58,12 +57,9 @@ class CatchWorld:
         if task.num_glimpses != task.catch.size - 1:
             rows = task.catch.size - 1
             raise UsageError(f"num_glimpses={task.num_glimpses}: on a screen of catch.size={rows + 1} a ball falls {rows} rows")
-        if repeats < 1 or batch_size < 1 or batch_size % repeats:
-            raise UsageError(f"batch_size={batch_size} with repeats={repeats}: wanted a positive multiple of repeats")
-        if batch_size // repeats > len(dataset):
-            raise UsageError(f"batch_size={batch_size}: there are {len(dataset)} games; wanted no more")
         self.task, self.device, self.game = task, torch.device(device), task.catch
-        self.dataset, self.network = dataset.to(self.device), perception or Unseeing()
+        self._pass = ShuffledPass(len(dataset), batch_size, repeats, seed, self.device, "games")
+        self.dataset = dataset.to(self.device)
         self.horizon, self.batch_size, self.repeats, self.stop = task.num_glimpses, batch_size, repeats, False
         self.progress = 0.0
         self._reach = 0.5 / task.unit
@@ -77,7 +73,6 @@ class CatchWorld:
                 "clock": (self.horizon,),
             }
         )
-        self._pass = ShuffledPass(len(dataset), seed, self.device)
         self._moves = torch.tensor(catch.MOVES, device=self.device)
         # A coarse pixel tells how many white ones it covers: their mean would make a ball of one pixel all but invisible.
         self._area = (4.0 ** torch.arange(task.scales, device=self.device))[:, None, None, None]
@@ -87,7 +82,7 @@ class CatchWorld:
 
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Begin the next games of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
-        examples = self._pass.take(self.batch_size // self.repeats) if indices is None else indices.to(self.device)
+        examples = self._pass.take() if indices is None else indices.to(self.device)
         self.examples = examples.repeat_interleave(self.repeats) if self.repeats > 1 else examples
         self._start, self._slope, paddle = self.dataset.starts[self.examples].unbind(dim=1)
         self._paddle, batch = paddle.long(), len(self.examples)

@@ -45,11 +45,6 @@ class Crops:
         return self.source.channels
 
     @property
-    def device(self) -> torch.device:
-        """Where the images live."""
-        return self.source.device
-
-    @property
     def boxes(self) -> None:
         """Unknown."""
         return None

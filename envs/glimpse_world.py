@@ -61,11 +61,8 @@ class GlimpseWorld:
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        if repeats < 1 or batch_size < 1 or batch_size % repeats:
-            raise UsageError(f"batch_size={batch_size} with repeats={repeats}: wanted a positive multiple of repeats")
-        if batch_size // repeats > len(dataset):
-            raise UsageError(f"batch_size={batch_size}: the data set has {len(dataset)} images; wanted no more")
         self.task, self.device = task, torch.device(device)
+        self._pass = ShuffledPass(len(dataset), batch_size, repeats, seed, self.device)
         self.dataset = dataset.to(self.device)
         self.network = perception.to(self.device)
         self.perception: Perception = perception  # type: ignore[assignment]  # the same object, by its contract
@@ -89,14 +86,13 @@ class GlimpseWorld:
         self.observation_space = Observation(parts)
         self._keeps_graph = learning or attention == "soft"
         self._cut = glimpse.soft_glimpse if attention == "soft" else glimpse.hard_glimpse
-        self._pass = ShuffledPass(len(dataset), seed, self.device)
         # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
         self._clock = torch.eye(self.horizon, device=self.device)
 
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next examples of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
-        examples = self._pass.take(self.batch_size // self.repeats) if indices is None else indices.to(self.device)
+        examples = self._pass.take() if indices is None else indices.to(self.device)
         shown = self.dataset.show(examples, self._pass.generator, self.augment)
         if self.repeats > 1:
             examples = examples.repeat_interleave(self.repeats)

@@ -3,23 +3,33 @@
 import torch
 from torch import Tensor
 
+from hardattn.envs.errors import UsageError
+
 
 class ShuffledPass:
-    """Indices 0..count-1 in random order; an incomplete last batch is left out, and a new pass begins."""
+    """Indices 0..count-1 in random order; an incomplete last batch is left out, and a new pass begins.
 
-    def __init__(self, count: int, seed: int, device: torch.device) -> None:
-        self.count, self.device = count, device
+    Each of a batch's examples fills `repeats` of its rows. Raises UsageError for a batch that is not a multiple of that or that
+    wants more examples than there are; `what` they are is for the message.
+    """
+
+    def __init__(self, count: int, batch_size: int, repeats: int, seed: int, device: torch.device, what: str = "images") -> None:
+        if repeats < 1 or batch_size < 1 or batch_size % repeats:
+            raise UsageError(f"batch_size={batch_size} with repeats={repeats}: wanted a positive multiple of repeats")
+        if batch_size // repeats > count:
+            raise UsageError(f"batch_size={batch_size}: the data set has {count} {what}; wanted no more")
+        self.count, self.examples, self.device = count, batch_size // repeats, device
         self.generator = torch.Generator(device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._cursor = 0
 
-    def take(self, batch: int) -> Tensor:
-        """The next `batch` indices [batch] int64."""
-        if self._cursor + batch > len(self._order):
+    def take(self) -> Tensor:
+        """The indices of the next batch's examples, [batch_size / repeats] int64."""
+        if self._cursor + self.examples > len(self._order):
             self._order = torch.randperm(self.count, generator=self.generator, device=self.device)
             self._cursor = 0
-        self._cursor += batch
-        return self._order[self._cursor - batch : self._cursor]
+        self._cursor += self.examples
+        return self._order[self._cursor - self.examples : self._cursor]
 
     def reseed(self, seed: int) -> None:
         """Start the pass and the random stream afresh."""

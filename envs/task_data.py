@@ -32,10 +32,10 @@ def new_world(task: Task, data: Any, perception: nn.Module, **arguments: Any) ->
     """The world in which a task is done; `arguments` are those of GlimpseWorld, of which Catch takes what it has a use for."""
     if task.catch is None:
         return GlimpseWorld(task, data, perception, **arguments)
-    unused = {"learning", "augment", "precision", "attention"}
     if arguments.get("attention", "hard") == "soft" or arguments.get("stop"):
         raise UsageError("catch: a move has no derivative, and a game no early end; wanted an agent that learns by trial")
-    return CatchWorld(task, data, perception, **{key: value for key, value in arguments.items() if key not in {*unused, "stop"}})
+    taken = ("batch_size", "repeats", "device", "seed")
+    return CatchWorld(task, data, **{key: arguments[key] for key in taken if key in arguments})
 
 
 def new_network(task: Task, data: Data) -> Network:

@@ -85,7 +85,7 @@ def measure_paths(agent: Agent, world: AnyWorld, paths: int = PATHS) -> Measured
 
 def percent(wrong: Tensor) -> float:
     """Share of True in percent: wrong [N] bool."""
-    return 100 * int(wrong.sum()) / max(1, len(wrong))
+    return 100 * int(wrong.sum()) / len(wrong)
 
 
 def full_report(
