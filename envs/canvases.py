@@ -7,7 +7,8 @@ the pairs and sums of DRAM (Ba et al. 2015).
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,8 @@ class Canvases:
     """The images that are strewn."""
     config: CanvasConfig
     """What a canvas holds."""
+    reach: float = 1.0
+    """How far from the middle digits may lie, as a share of what there is room for, 0 to 1; clutter lies anywhere."""
 
     def __post_init__(self) -> None:
         if self.source.labels.ndim > 1:
@@ -75,11 +78,15 @@ class Canvases:
 
     def to(self, device: torch.device | str) -> "Canvases":
         """The same on another device."""
-        return Canvases(self.source.to(device), self.config)
+        return replace(self, source=self.source.to(device))
+
+    def within(self, reach: float) -> "Canvases":
+        """The same with digits that lie within another reach, 0 to 1."""
+        return replace(self, reach=reach)
 
     def show(self, indices: Tensor, generator: torch.Generator, augment: float = 0.0) -> Shown:
         """A new canvas for each image at `indices` [B]; its digits are distorted with strength `augment`."""
-        canvas = draw(self.source, indices, self.config, generator, augment)
+        canvas = draw(self.source, indices, self.config, generator, augment, self.reach)
         return Shown(canvas.images, canvas.labels, canvas.boxes)
 
     @property
@@ -97,11 +104,18 @@ class Canvases:
         return Dataset(f"{self.source.name} on canvases", canvas.images, canvas.labels, self.classes, canvas.boxes)
 
 
-def draw(dataset: Dataset, indices: Tensor, config: CanvasConfig, generator: torch.Generator, augment: float = 0.0) -> Canvas:
+def draw(
+    dataset: Dataset,
+    indices: Tensor,
+    config: CanvasConfig,
+    generator: torch.Generator,
+    augment: float = 0.0,
+    reach: float = 1.0,
+) -> Canvas:
     """One canvas for each of `indices` [B] (int64), on the data set's device, as the generator has it.
 
     The digit at `indices` comes first; a second digit and the clutter are any images of the data set. With `augment` the digits are
-    distorted at random before they are put down. Raises UsageError where the data set's images [N, C, H, W] do not fit on the
+    distorted at random before they are put down; `reach` below 1 keeps them around the middle. Raises UsageError where the data set's images [N, C, H, W] do not fit on the
     canvas or a piece does not fit in them, ValueError for indices of another shape or dtype.
     """
     _check(dataset, indices, config)
@@ -120,7 +134,7 @@ def draw(dataset: Dataset, indices: Tensor, config: CanvasConfig, generator: tor
         free = config.size - piece + 1
         _add(canvas, cuts[source, :, row, column], random(free, pieces), random(free, pieces), config.size)
     digits = torch.cat([indices[:, None], random(count, config.digits - 1)], dim=1)  # [B, D]
-    top, left = random(config.size - height + 1, config.digits), random(config.size - width + 1, config.digits)
+    top, left = (_places(config.size - length, reach, random, config.digits) for length in (height, width))
     shapes = dataset.images[digits]  # [B, D, C, h, w]
     if augment:
         distorted = random_affine(shapes.flatten(0, 1).float() / 255, augment, generator)
@@ -176,6 +190,12 @@ def pair_label(one: Tensor, other: Tensor, classes: int = 10) -> Tensor:
 def pair_digits(label: Tensor, classes: int = 10) -> Tensor:
     """The inverse of `pair_label`: [...] int64 -> the smaller and the larger class [..., 2]."""
     return torch.triu_indices(classes, classes, device=label.device).T[label]
+
+
+def _places(room: int, reach: float, random: Callable[[int, int], Tensor], digits: int) -> Tensor:
+    """Where digits begin along one axis, [B, digits]: anywhere in 0..room, or in the middle `reach` of it."""
+    free = round(room * reach)
+    return random(free + 1, digits) + (room - free) // 2
 
 
 def _add(canvas: Tensor, pieces: Tensor, top: Tensor, left: Tensor, size: int) -> None:

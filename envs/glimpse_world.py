@@ -28,6 +28,7 @@ from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, 
 GAINS = {"confidence-gain": rewards.confidence, "evidence-gain": rewards.evidence}  # a look earns the rise of these
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
 NOT_FINITE = "action: got NaN or infinity, wanted locations in [-1, 1]; look at the policy's last update"
+NEAR = 0.3  # the reach with which `spread` begins: on a field of 100 pixels, two digits of 28 within 50, apart as often as not
 ROWS = 8  # a smaller batch is filled up to this: matrix products of fewer rows take other kernels, which round otherwise
 
 
@@ -42,7 +43,9 @@ class GlimpseWorld:
     `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
 
-    Raises UsageError for a batch that is not a multiple of `repeats` or larger than the data set.
+    With `spread`, the digits of canvases lie near the middle at first and move out over that share of the training budget.
+
+    Raises UsageError for a batch that is not a multiple of `repeats` or larger than the data set, or `spread` without canvases.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class GlimpseWorld:
         learning: bool = False,
         attention: Attention = "hard",
         augment: float = 0.0,
+        spread: float = 0.0,
         stop: bool = False,
         precision: Precision = "auto",
         device: torch.device | str = "cpu",
@@ -71,6 +75,9 @@ class GlimpseWorld:
         told = labels.shape[1] if labels is not None and labels.ndim == 2 else 1
         if told != task.targets:
             raise UsageError(f"targets={task.targets}: the data set has {told} label(s) an image; wanted targets={told}")
+        if spread and not isinstance(dataset, Canvases):
+            raise UsageError(f"spread={spread}: {task.name} shows no canvases on which digits could move; wanted 0")
+        self.spread = spread
         self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
         self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
@@ -93,7 +100,7 @@ class GlimpseWorld:
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next examples of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
         examples = self._pass.take() if indices is None else indices.to(self.device)
-        shown = self.dataset.show(examples, self._pass.generator, self.augment)
+        shown = self._source().show(examples, self._pass.generator, self.augment)
         if self.repeats > 1:
             examples = examples.repeat_interleave(self.repeats)
             boxes = None if shown.boxes is None else shown.boxes.repeat_interleave(self.repeats, dim=0)
@@ -116,6 +123,11 @@ class GlimpseWorld:
         self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
         return self._observe(torch.zeros(batch, 2, device=self.device))
+
+    def _source(self) -> Dataset | Canvases | Crops:
+        if not self.spread or not isinstance(self.dataset, Canvases):
+            return self.dataset
+        return self.dataset.within(NEAR + (1 - NEAR) * min(1.0, self.progress / self.spread))
 
     def step(self, action: Tensor) -> Step:
         """Look at `action` [B, 2] (or [B, 3] with `stop`). Raises ValueError for another shape or dtype, or after the last look."""

@@ -34,6 +34,8 @@ def new_world(task: Task, data: Any, perception: nn.Module, **arguments: Any) ->
         return GlimpseWorld(task, data, perception, **arguments)
     if arguments.get("attention", "hard") == "soft" or arguments.get("stop"):
         raise UsageError("catch: a move has no derivative, and a game no early end; wanted an agent that learns by trial")
+    if arguments.get("spread"):
+        raise UsageError(f"spread={arguments['spread']}: a game of Catch has no canvas; wanted 0")
     taken = ("batch_size", "repeats", "device", "seed")
     return CatchWorld(task, data, **{key: arguments[key] for key in taken if key in arguments})
 

@@ -36,6 +36,8 @@ class TrainSettings:
     """Perception's gradient norm is clipped to this."""
     augment: float = 0.5
     """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears."""
+    spread: float = 0.0
+    """Share of the budget over which the digits of a canvas move out from its middle, 0 to 1; 0 strews them anywhere from the start."""
     perception_from: str = ""
     """Frozen only: the run folder whose perception is used, e.g. one made by `hardattn pretrain`; empty means the perception
     that ships with the package, which was trained on random looks."""
@@ -58,8 +60,9 @@ class TrainSettings:
             raise UsageError(
                 f"random_share={self.random_share} and frozen_share={self.frozen_share}: wanted 0 or more each, together at most 1"
             )
-        if not 0 <= self.warmup <= 1:
-            raise UsageError(f"warmup={self.warmup}: wanted 0 to 1")
+        for name in ("warmup", "spread"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name}={getattr(self, name)}: wanted 0 to 1")
 
 
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}

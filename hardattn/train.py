@@ -127,6 +127,7 @@ class Trainer:
             repeats=settings.repeats,
             learning=self.phase.perception_learns,
             augment=settings.augment,
+            spread=settings.spread,
             attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )
