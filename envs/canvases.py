@@ -115,8 +115,9 @@ def draw(
     """One canvas for each of `indices` [B] (int64), on the data set's device, as the generator has it.
 
     The digit at `indices` comes first; a second digit and the clutter are any images of the data set. With `augment` the digits are
-    distorted at random before they are put down; `reach` below 1 keeps them around the middle. Raises UsageError where the data set's images [N, C, H, W] do not fit on the
-    canvas or a piece does not fit in them, ValueError for indices of another shape or dtype.
+    distorted at random before they are put down; `reach` below 1 keeps them around the middle. Raises UsageError where the data
+    set's images [N, C, H, W] do not fit on the canvas or a piece does not fit in them, ValueError for indices of another shape or
+    dtype.
     """
     _check(dataset, indices, config)
     batch, count = len(indices), len(dataset)

@@ -37,7 +37,7 @@ class TrainSettings:
     augment: float = 0.5
     """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears."""
     spread: float = 0.0
-    """Share of the budget over which the digits of a canvas move out from its middle, 0 to 1; 0 strews them anywhere from the start."""
+    """Share of the budget over which the digits of a canvas move out from its middle, 0 to 1; 0 strews them anywhere at once."""
     perception_from: str = ""
     """Frozen only: the run folder whose perception is used, e.g. one made by `hardattn pretrain`; empty means the perception
     that ships with the package, which was trained on random looks."""

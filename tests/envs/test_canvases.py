@@ -100,6 +100,14 @@ def test_digits_reach_every_place_equally_often_and_none_outside() -> None:
         assert (counts - 800).abs().max() < 5 * 800**0.5  # five standard deviations
 
 
+def test_a_reach_below_1_keeps_digits_around_the_middle() -> None:
+    config = CanvasConfig(14, label="pair")  # room for digits of 4 pixels to begin at 0 to 10; reach 0.4 leaves 3 to 7
+    boxes = draw(digits(), torch.zeros(500, dtype=torch.int64), config, seeded(), reach=0.4).boxes
+    assert set(boxes[..., :2].flatten().tolist()) == {3, 4, 5, 6, 7}
+    boxes = draw(digits(), torch.zeros(500, dtype=torch.int64), config, seeded(), reach=0.0).boxes
+    assert set(boxes[..., :2].flatten().tolist()) == {5}
+
+
 def test_clutter_reaches_every_place_and_keeps_its_shape() -> None:
     images = torch.full((9, 1, 4, 4), 255, dtype=torch.uint8)
     images[0] = 0  # the digit shown is black: what is white is clutter

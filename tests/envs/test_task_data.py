@@ -54,6 +54,17 @@ def test_training_draws_afresh_and_measuring_does_not() -> None:
     assert torch.equal(first, fixed.images)
 
 
+def test_digits_move_out_while_the_budget_is_spent() -> None:
+    world, farthest = small("ram-translated60", spread=0.5), []
+    for world.progress in (0.0, 0.25, 0.5, 1.0):
+        world.reset()
+        assert world.boxes is not None
+        farthest.append(float((world.boxes[:, 0, :2] - 16).abs().max()))  # from the middle, of 16 pixels at most
+    assert farthest[0] <= 5 < farthest[1] <= 11 < farthest[2] and farthest[3] > 11
+    with pytest.raises(UsageError, match="spread=0.5: ram-cluttered60 shows no canvases"):
+        small(fixed=True, spread=0.5)
+
+
 def test_repeats_show_the_same_canvas() -> None:
     world = small(repeats=4, augment=0.5)
     world.reset()
