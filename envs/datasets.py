@@ -5,6 +5,7 @@ A dataset stays uint8 on its device; the world cuts glimpses from it and never c
 
 import functools
 import hashlib
+import importlib
 import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,18 +191,19 @@ def parse_idx(raw: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return values.reshape(shape).copy()
 
 
-def _svhn(kind: str, split: str) -> Dataset:
-    from hardattn.envs import svhn  # here, because it builds on this module
-
-    loader: Callable[[str], Dataset] = getattr(svhn, kind)
+def _elsewhere(module: str, function: str, split: str) -> Dataset:
+    """A loader of a module that builds on this one, imported when it is asked."""
+    loader: Callable[[str], Dataset] = getattr(importlib.import_module(f"hardattn.envs.{module}"), function)
     return loader(split)
 
 
 LOADERS: dict[str, Callable[[str], Dataset]] = {
     "mnist": mnist,
-    "svhn": functools.partial(_svhn, "numbers"),
-    "svhn-extra": functools.partial(_svhn, "numbers_and_extra"),
-    "svhn-digits": functools.partial(_svhn, "digits"),
+    "cifar10": functools.partial(_elsewhere, "cifar10", "cifar10"),
+    "fashion": functools.partial(_elsewhere, "fashion", "fashion"),
+    "svhn": functools.partial(_elsewhere, "svhn", "numbers"),
+    "svhn-extra": functools.partial(_elsewhere, "svhn", "numbers_and_extra"),
+    "svhn-digits": functools.partial(_elsewhere, "svhn", "digits"),
 }
 
 

@@ -6,7 +6,6 @@ The labels are the digits in the order in which the data set lists them, from le
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hardattn.envs.data_folder import data_dir
 from hardattn.envs.datasets import SPLITS, Dataset
 from hardattn.envs.errors import HardattnError, unknown
 
@@ -30,12 +30,6 @@ SPLIT_SEED = 0  # fixes which numbers are validation, for every run of everybody
 HELP = "docs/svhn.md says what to download and where to put it"
 
 Boxes = list[tuple[float, float, float, float]]  # left, top, width, height
-
-
-def data_dir() -> Path:
-    """The folder of data that do not ship: HARDATTN_DATA_DIR, or hardattn in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("HARDATTN_DATA_DIR") or cache / "hardattn")
 
 
 def numbers(split: str, extra: bool = False) -> Dataset:

@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import nn
 
-from hardattn.envs import datasets
+from hardattn.envs import cnn, datasets
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.catch import Games, draw_games
 from hardattn.envs.catch_world import CatchWorld, Unseeing
+from hardattn.envs.cnn import Cnn
 from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.dram_perception import DramPerception
@@ -24,7 +25,7 @@ CATCH_GAMES = 2**19  # starts of games to train on; ten passes over them are a h
 CATCH_SEED = 4
 
 Data = Dataset | Canvases | Crops | Games
-Network = RamPerception | DramPerception | Unseeing
+Network = RamPerception | DramPerception | Unseeing | Cnn
 AnyWorld = GlimpseWorld | CatchWorld
 
 
@@ -44,8 +45,20 @@ def new_network(task: Task, data: Data) -> Network:
     """An untrained perception for a task's glimpses of these data; its weights come from torch's global random state."""
     if isinstance(data, Games):
         return Unseeing()
+    if task.gating:
+        gated = new_cnn(task.gating.cnn, data)
+        gated.fold()  # as it stands after its training
+        return gated
     network: type[RamPerception | DramPerception] = DramPerception if task.perception.network == "dram" else RamPerception
     return network(task.perception, (task.scales, data.channels, task.size, task.size), data.classes)
+
+
+def new_cnn(kind: str, data: Dataset | Canvases | Crops) -> Cnn:
+    """An untrained network of a gating task, as its training begins; its weights come from torch's global random state."""
+    if kind == "small":
+        return cnn.small(data.channels, data.classes)
+    assert isinstance(data, Dataset)
+    return cnn.maxout(data.channels, data.classes, int(data.images.shape[-1]))
 
 
 def training_data(task: Task) -> Data:

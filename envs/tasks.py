@@ -8,7 +8,7 @@ from hardattn.envs.errors import UsageError, unknown
 from hardattn.envs.importing import import_object
 
 Label = Literal["class", "pair", "sum"]
-Reward = Literal["correct", "clipped-linear", "confidence-gain", "evidence-gain"]
+Reward = Literal["correct", "clipped-linear", "confidence-gain", "evidence-gain", "boosted"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,44 @@ class CatchConfig:
 
 
 @dataclass(frozen=True)
+class GatingConfig:
+    """Feedback onto the filters of a frozen convolutional network (dasNet, Stollenga et al. 2014)."""
+
+    cnn: Literal["small", "maxout"] = "small"
+    """The network: six convolutions with ReLU (small), or three maxout layers and a fully connected one, as dasNet has (maxout)."""
+    rule: Literal["softmax", "layer-softmax", "sigmoid", "top-k"] = "softmax"
+    """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; or the same
+    gain for the highest scores of each layer and 0 for the others."""
+    where: Literal["before", "after"] = "after"
+    """Whether a gain stands before the nonlinearity (the paper) or after it; through a ReLU both are the same."""
+    first: int = 0
+    """The first convolution that has gains, counted from 0; what comes before it is computed once an image."""
+    keep: float = 0.5
+    """top-k alone: the share of a layer's maps that are heard."""
+    boost: float = 0.005
+    """Weight in the boosted reward of images that are told right, against 1 for the others (dasNet's lambda_correct)."""
+    corruption: Literal["none", "noise", "blur", "contrast", "jpeg", "all"] = "none"
+    """What spoils each image before it is shown; all takes the four in turn."""
+    strength: int = 0
+    """How strong that is, 1 to 5; 0 takes each strength in turn."""
+
+    def __post_init__(self) -> None:
+        for name in ("cnn", "rule", "where", "corruption"):
+            known = GatingConfig.__annotations__[name].__args__
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        layers = {"small": 6, "maxout": 3}[self.cnn]
+        if not 0 <= self.first < layers:
+            raise UsageError(f"first={self.first}: {self.cnn} has {layers} convolutions; wanted 0 to {layers - 1}")
+        if not 0 < self.keep <= 1:
+            raise UsageError(f"keep={self.keep}: wanted a share above 0, at most 1")
+        if self.boost < 0:
+            raise UsageError(f"boost={self.boost}: wanted 0 or more")
+        if not 0 <= self.strength <= 5:
+            raise UsageError(f"strength={self.strength}: wanted 0 to 5")
+
+
+@dataclass(frozen=True)
 class Task:
     """One hard-attention task: what is shown, through which retina, for how many looks, and what a look earns."""
 
@@ -106,17 +144,20 @@ class Task:
     """Width of the window through which images are shown, anywhere in training and in the middle for measuring; 0 shows all."""
     catch: CatchConfig | None = None
     """The game that is played instead of showing images; none plays none."""
+    gating: GatingConfig | None = None
+    """The network whose filters are attended to instead of places; none attends to places."""
     size: int = 8
     """Width of the finest patch in pixels."""
     scales: int = 1
     """Patches in a glimpse, each twice as wide as the one before."""
     num_glimpses: int = 6
-    """Looks at each image (the horizon T); in a game of Catch a ball's rows, catch.size - 1."""
+    """Looks at each image (the horizon T); in a game of Catch a ball's rows, catch.size - 1; passes with gains through a CNN."""
     targets: int = 1
     """Labels to be told in turn, an end symbol among them; each gets an equal share of the looks (Ba et al. 2015, section 3.3)."""
     reward: Reward = "confidence-gain"
     """What a look earns: 1 for a right answer at the end (correct), p(label) - 1/K at the end (clipped-linear), each look's rise
-    of p(label) (confidence-gain), or each look's rise of log p(label) (evidence-gain)."""
+    of p(label) (confidence-gain), each look's rise of log p(label) (evidence-gain), or, for gains alone, log p(label) at the end,
+    weighted (boosted)."""
     look_loss: float = 1.0
     """Weight of the cross-entropy after each look before the last, against 1 for the last; 0 is the paper."""
     background: float = 0.0
@@ -137,6 +178,19 @@ class Task:
         _positive(self, "size", "scales", "num_glimpses", "targets")
         if self.reward not in Reward.__args__:  # type: ignore[attr-defined]
             raise unknown("reward", self.reward, Reward.__args__)  # type: ignore[attr-defined]
+        if self.gating:
+            for name, nothing in (
+                ("canvas", None),
+                ("catch", None),
+                ("crop", 0),
+                ("targets", 1),
+                ("context", 0),
+                ("see_glimpse", False),
+            ):
+                if getattr(self, name) != nothing:
+                    raise UsageError(f"{name}={getattr(self, name)}: a task of gains has none; leave it out")
+        elif self.reward == "boosted":
+            raise UsageError("reward=boosted: it is dasNet's, for tasks of gains; wanted correct or another")
         if self.catch:
             if self.reward != "correct":
                 raise UsageError(f"reward={self.reward}: Catch pays for a caught ball alone; wanted correct")
@@ -281,6 +335,26 @@ TASKS = {
             unit=0.15,
             perception=PerceptionConfig(network="dram"),
             published=(("Ba et al. 2015, DRAM", 5.1), ("Ba et al. 2015, DRAM, average of sampled paths", 4.4)),
+        ),
+        *(
+            Task(
+                name=f"dasnet-{dataset}",
+                summary=f"weigh the filters of a frozen CNN on {what}, in 5 passes over each image",
+                dataset=dataset,
+                gating=GatingConfig(),
+                num_glimpses=5,
+                reward="boosted",
+                look_loss=0.0,
+                published=published,
+            )
+            for dataset, what, published in (
+                (
+                    "cifar10",
+                    "CIFAR-10",
+                    (("Stollenga et al. 2014, dasNet, a larger network", 9.22),),
+                ),
+                ("fashion", "Fashion-MNIST", ()),
+            )
         ),
         Task(
             name="catch",

@@ -73,7 +73,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Train a task's perception on random looks, for frozen worlds to use, and measure it under random and other fixed looks."""
+    """Train a task's perception for frozen worlds to use: on random looks, or the whole CNN of a task of gains by supervision."""
 
     task: Positional[TaskName]
     """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
@@ -81,6 +81,8 @@ class Pretrain:
     """Chosen settings for this task: quick, default or best."""
     set: Sets = ()
     """Change a setting, e.g. --set core_width=128; `hardattn list TASK` shows them all. Repeatable."""
+    cnn: str = ""
+    """For tasks of gains: which network, small or maxout."""
     seed: int = 0
     """Fixes every random choice."""
     device: str = "auto"
@@ -97,12 +99,38 @@ class Pretrain:
         from hardattn.envs.errors import UsageError
         from hardattn.envs.tasks import find_task
 
+        if find_task(self.task).gating:
+            self._cnn()
+            return
+        if self.cnn:
+            raise UsageError(f"--cnn {self.cnn}: {self.task} looks through glimpses; wanted a task of gains, e.g. dasnet-cifar10")
         if find_task(self.task).catch:
             raise UsageError(f"pretrain {self.task}: a game has no perception to train; wanted hardattn train {self.task}")
         kept = "".join(
             f" --set {text}" for text in self.set if _is_of_the_task(text, self.task)
         )  # what is shown must stay the same
         _train(self, "random", "pretrain", f"hardattn train {self.task} --set mode=frozen --set perception_from={{folder}}{kept}")
+
+    def _cnn(self) -> None:
+        """Train the network of a task of gains."""
+        from hardattn import console, pretrain_cnn, results
+        from hardattn.memory import keep_freed_memory
+
+        keep_freed_memory()
+        sets = [*self.set, *([f"gating.cnn={self.cnn}"] if self.cnn else [])]
+        setup, settings = pretrain_cnn.build(self.task, sets, seed=self.seed, device=self.device)
+        assert setup.task.gating is not None
+        folder = self.out or results.folder_for(setup.task.name, f"pretrain-{setup.task.gating.cnn}", self.seed)
+        with console.progress(f"{setup.task.name} · pretrain {setup.task.gating.cnn}") as watch:
+            final = pretrain_cnn.pretrain_cnn(setup, settings, folder, resume=self.resume, watch=watch)
+        if self.json:
+            print(json.dumps(final, indent=2))
+            return
+        low, high = final["test_interval"]
+        console.say(
+            f"Test error {final['test_error']:.2f} % ({low:.2f} - {high:.2f}), {final['seconds'] / 60:.1f} minutes of training."
+        )
+        console.say(f"Files in {folder}. Next: hardattn train {self.task} --set perception_from={folder}")
 
 
 def _is_of_the_task(assignment: str, task: str) -> bool:

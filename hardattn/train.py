@@ -96,7 +96,7 @@ class Trainer:
         settings = self.setup.train
         total = sum(phase.updates for phase in self.plan)
         marks = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)} | {total}
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted:
             while self.phase_index < len(self.plan):
                 started = time.perf_counter()
                 metrics = self._one_update()
@@ -280,28 +280,39 @@ def train(
 
     Raises UsageError if the folder already holds a run and `resume` is off, or if the saved settings differ.
     """
-    config, checkpoint = folder / results.CONFIG, folder / results.CHECKPOINT
-    wanted = experiment.to_json(setup)
-    begun = any((folder / name).exists() for name in (results.CHECKPOINT, results.CURVE, results.FINAL))
-    if config.exists() and begun and not resume:
-        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
-    if resume and config.exists():
-        saved = results.read_json(config)
-        for key in ("task", "train", "agent", "agent_config", "seed"):
-            if _plain(saved.get(key)) != _plain(wanted[key]):
-                changed = _difference(_plain(saved.get(key)), _plain(wanted[key]))
-                raise UsageError(f"--resume: {folder} was started with other settings ({key}: {changed}); give the same command")
-    if resume and (folder / results.FINAL).exists():
-        final: dict[str, Any] = results.read_json(folder / results.FINAL)
+    checkpoint, wanted = folder / results.CHECKPOINT, experiment.to_json(setup)
+    final = may_start(folder, wanted, ("task", "train", "agent", "agent_config", "seed"), resume)
+    if final is not None:
         return final
     trainer = Trainer(setup, folder, watch)  # before anything is written: what it refuses must not occupy the folder
-    results.write_json(config, wanted)
+    results.write_json(folder / results.CONFIG, wanted)
     if resume and checkpoint.exists():
         trainer.load_state_dict(results.read_state(checkpoint))
         results.trim_curve(folder / results.CURVE, trainer.update)
     else:
         (folder / results.CURVE).unlink(missing_ok=True)
     return trainer.run()
+
+
+def may_start(folder: Path, wanted: dict[str, Any], keys: tuple[str, ...], resume: bool) -> dict[str, Any] | None:
+    """Whether a run may begin or go on in a folder: None if so, its final.json if it is finished.
+
+    Raises UsageError if the folder already holds a run and `resume` is off, or if the settings saved under `keys` differ.
+    """
+    config = folder / results.CONFIG
+    begun = any((folder / name).exists() for name in (results.CHECKPOINT, results.CURVE, results.FINAL))
+    if config.exists() and begun and not resume:
+        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
+    if resume and config.exists():
+        saved = results.read_json(config)
+        for key in keys:
+            if _plain(saved.get(key)) != _plain(wanted[key]):
+                changed = _difference(_plain(saved.get(key)), _plain(wanted[key]))
+                raise UsageError(f"--resume: {folder} was started with other settings ({key}: {changed}); give the same command")
+    if resume and (folder / results.FINAL).exists():
+        final: dict[str, Any] = results.read_json(folder / results.FINAL)
+        return final
+    return None
 
 
 def _plain(value: Any) -> Any:
@@ -319,7 +330,7 @@ def _difference(saved: Any, wanted: Any) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C (and a polite kill) sets a flag that the loop reads between updates; a second one stops at once."""
     seen: list[int] = []
 

@@ -1,0 +1,260 @@
+"""Convolutional networks whose filters can be listened to more or less: every feature map has a gain.
+
+A gain multiplies a feature map before or after the nonlinearity. Gains are never below 0, so they may as well be applied after
+max-pooling, where there is less to multiply; and a ReLU passes them through, so that there before and after are the same.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Where = Literal["before", "after"]
+
+
+class Seen(NamedTuple):
+    """What a pass through a network leaves behind."""
+
+    logits: Tensor  # [B, K]
+    means: Tensor  # [B, A], the mean of each gated feature map over its pixels
+    hidden: Tensor  # [B, F], the activations before the last layer
+
+
+class Stage(nn.Module):
+    """A convolution, max-pooling, and a ReLU or the maximum over `pieces` filters (maxout)."""
+
+    def __init__(self, inputs: int, maps: int, kernel: int, padding: int, pool: tuple[int, int] = (1, 1), pieces: int = 1) -> None:
+        super().__init__()
+        self.maps, self.pieces, self.pool = maps, pieces, pool
+        self.conv = nn.Conv2d(inputs, maps * pieces, kernel, padding=padding)
+        self.norm: nn.Module = nn.BatchNorm2d(maps * pieces) if pieces == 1 else nn.Identity()
+
+    def linear(self, images: Tensor) -> Tensor:
+        """All that comes before the gain: [B, C, H, W] -> [B, maps * pieces, H', W']."""
+        return self.settle(self.conv(images))
+
+    def settle(self, convolved: Tensor) -> Tensor:
+        """Pooling, and the normalisation that only training has."""
+        size, stride = self.pool
+        pooled = convolved if size == 1 else F.max_pool2d(convolved, size, stride)
+        normed: Tensor = self.norm(pooled)
+        return normed
+
+    def activate(self, linear: Tensor) -> Tensor:
+        """[B, maps * pieces, H, W] -> [B, maps, H, W]."""
+        return F.relu(linear) if self.pieces == 1 else linear.unflatten(1, (self.maps, self.pieces)).amax(dim=2)
+
+    def gated(self, linear: Tensor, gain: Tensor | None, where: Where) -> Tensor:
+        """The activations under gains [B, maps * pieces] (before) or [B, maps] (after); None leaves them as they are."""
+        if gain is None:
+            return self.activate(linear)
+        scale = gain.to(linear.dtype)[:, :, None, None]
+        return self.activate(linear * scale) if where == "before" else self.activate(linear) * scale
+
+    def gains(self, where: Where) -> int:
+        """How many gains this stage takes."""
+        return self.maps * self.pieces if where == "before" else self.maps
+
+    def fold(self) -> None:
+        """Put the batch normalisation into the convolution; the stage computes the same without it (in eval mode).
+
+        The norm stands behind the pooling; a positive scale and a shift pass through a maximum. A norm's scale below 0 would not,
+        so training keeps its scale at 1 and learns the shift alone.
+        """
+        if isinstance(self.norm, nn.BatchNorm2d):
+            assert self.norm.running_mean is not None and self.norm.running_var is not None and self.conv.bias is not None
+            scale = (self.norm.running_var + self.norm.eps).rsqrt()
+            with torch.no_grad():
+                self.conv.weight *= scale[:, None, None, None]
+                self.conv.bias.copy_((self.conv.bias - self.norm.running_mean) * scale + self.norm.bias)
+            self.norm = nn.Identity()
+
+
+class Cnn(nn.Module):
+    """Images [B, C, H, W] uint8 to class logits, through a stem and stages of which each feature map may have a gain.
+
+    Part of the weights are `mean` and `deviation` [C] of the training pixels (0 to 1), and `usual` and `usual_deviation` [maps + F + K], the mean
+    and standard deviation over training images of what `observe` gives. While it trains, stages of the small network
+    carry a batch normalisation; `fold()` puts it away for good.
+    """
+
+    def __init__(self, stem: nn.Module, stages: list[Stage], head: nn.Module, last: nn.Linear, channels: int) -> None:
+        super().__init__()
+        self.stem, self.stages, self.head, self.last = stem, nn.ModuleList(stages), head, last
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+        self.usual: Tensor
+        self.usual_deviation: Tensor
+        numbers = sum(stage.maps for stage in stages) + last.in_features + last.out_features
+        self.register_buffer("usual", torch.zeros(numbers))
+        self.register_buffer("usual_deviation", torch.ones(numbers))
+
+    @property
+    def hidden(self) -> int:
+        """Units before the last layer (F)."""
+        return self.last.in_features
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8, or floats in [0, 1], as normalised floats in the memory order that convolutions like."""
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+        normed = (pixels - self.mean[:, None, None]) / self.deviation[:, None, None]
+        return normed.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits [B, K] with every gain at 1."""
+        return self.finish(self.begin(images)).logits
+
+    def begin(self, images: Tensor, first: int = 0) -> Tensor:
+        """All that no gain touches if stage `first` is the first that has any: its convolution, pooled."""
+        seen = self.stem(self.prepare(images))
+        for stage in self.stages[:first]:
+            seen = stage.activate(stage.linear(seen))
+        linear: Tensor = self.stages[first].linear(seen)
+        return linear
+
+    def finish(
+        self,
+        linear: Tensor,
+        gains: list[Tensor] | None = None,
+        where: Where = "after",
+        first: int = 0,
+        parts: Tensor | None = None,
+    ) -> Seen:
+        """The rest of the way from `begin(images, first)`, with a tensor of gains [B, maps] for each stage from `first` on.
+
+        With `parts` (`split_convolution`) of n images and B = n x p, the second gated stage adds up what was computed before; its
+        inputs' gains must then pass through the nonlinearity, as they do after it and through a ReLU.
+        """
+        means = []
+        stage, seen = self.stages[first], linear
+        for number in range(first, len(self.stages)):
+            stage, gain = self.stages[number], None if gains is None else gains[number - first]
+            if number > first:
+                use = parts if number == first + 1 and gains is not None else None
+                linear = stage.linear(seen) if use is None else self._add_up(stage, use, gains[0])  # type: ignore[index]
+            seen = stage.gated(linear, gain, where)
+            means.append(seen.mean(dim=(2, 3), dtype=torch.float32))
+        hidden = self.head(seen)
+        return Seen(self.last(hidden).float(), torch.cat(means, dim=1), hidden.float())
+
+    def split_convolution(self, linear: Tensor, first: int = 0) -> Tensor:
+        """What each input map adds to the convolution of stage `first` + 1: [n, C, H, W] of `begin` -> [n, maps, maps', H', W'].
+
+        A convolution is linear, so scaling an input map scales what it adds; p sets of gains then cost a product of [p, maps] and
+        [maps, maps' H' W'] an image, k x k times less than p convolutions with kernels of k x k.
+        """
+        stage, after = self.stages[first], self.stages[first + 1].conv
+        seen = stage.activate(linear)
+        kernel = after.weight.transpose(0, 1).reshape(-1, 1, *after.kernel_size)  # [maps * maps', 1, k, k]
+        added = F.conv2d(seen, kernel, padding=after.padding, groups=seen.shape[1])
+        return added.unflatten(1, (seen.shape[1], -1))
+
+    def _add_up(self, stage: Stage, parts: Tensor, gain: Tensor) -> Tensor:
+        images, maps = parts.shape[:2]
+        scale = gain.to(parts.dtype).unflatten(0, (images, -1))  # [n, p, maps]
+        total = torch.bmm(scale, parts.flatten(2)).flatten(0, 1).unflatten(1, parts.shape[2:])  # [n * p, maps', H', W']
+        bias = stage.conv.bias
+        assert bias is not None
+        return stage.settle(total + bias.to(total.dtype)[:, None, None])
+
+    def observe(self, seen: Seen, first: int = 0) -> Tensor:
+        """Map means, activations before the last layer, log-probabilities, each standardised: [B, maps + F + K] (dasNet's observation)."""
+        skipped = sum(stage.maps for stage in self.stages[:first])
+        numbers = torch.cat([seen.means, seen.hidden, seen.logits.log_softmax(dim=1)], dim=1)
+        return (numbers - self.usual[skipped:]) / self.usual_deviation[skipped:]
+
+    @torch.no_grad()
+    def get_used_to(self, images: Tensor) -> None:
+        """Set `usual` and `usual_deviation` from images [N, C, H, W]."""
+        self.usual.zero_()
+        self.usual_deviation.fill_(1)
+        observed = torch.cat([self.observe(self.finish(self.begin(part))) for part in images.split(1000)])
+        self.usual.copy_(observed.mean(dim=0))
+        self.usual_deviation.copy_(observed.std(dim=0).clamp(min=1e-3))  # a dead unit has none
+
+    def gain_counts(self, where: Where, first: int = 0) -> list[int]:
+        """How many gains each stage takes from `first` on."""
+        return [stage.gains(where) for stage in self.stages[first:]]
+
+    def mean_counts(self, first: int = 0) -> list[int]:
+        """How many feature maps each stage has from `first` on."""
+        return [stage.maps for stage in self.stages[first:]]
+
+    def fold(self) -> None:
+        """Put every batch normalisation into its convolution."""
+        for stage in self.stages:
+            stage.fold()
+
+
+class MaxoutHead(nn.Module):
+    """A fully connected maxout layer: [B, C, H, W] -> [B, units], each unit the largest of `pieces` linear functions."""
+
+    def __init__(self, inputs: int, units: int, pieces: int) -> None:
+        super().__init__()
+        self.units, self.pieces = units, pieces
+        self.drop = nn.Dropout(0.5)
+        self.layer = nn.Linear(inputs, units * pieces)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """The units' activations [B, units]."""
+        linear: Tensor = self.layer(self.drop(seen.flatten(1)))
+        return linear.unflatten(1, (self.units, self.pieces)).amax(dim=2)
+
+
+class MaximumHead(nn.Module):
+    """The largest value of each map: [B, C, H, W] -> [B, C]."""
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """[B, C]."""
+        return seen.amax(dim=(2, 3))
+
+
+def small(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (32, 128, 128)) -> Cnn:
+    """Six 3x3 convolutions with ReLU behind a whitening stem of 2x2, for images of about 32x32.
+
+    The layout, narrower, of the CIFAR-10 speed runs (Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds"): each block halves the image.
+    """
+    stem = nn.Sequential(nn.Conv2d(channels, 8 * channels, 2), nn.ReLU())  # 4 * channels eigenvectors, each with both signs
+    stages, inputs = [], 8 * channels
+    for maps in widths:
+        stages += [Stage(inputs, maps, 3, 1, pool=(2, 2)), Stage(maps, maps, 3, 1)]
+        inputs = maps
+    return Cnn(stem, stages, MaximumHead(), nn.Linear(inputs, classes), channels)
+
+
+def maxout(
+    channels: int = 3, classes: int = 10, size: int = 32, widths: tuple[int, int, int] = (32, 64, 64), units: int = 128
+) -> Cnn:
+    """Three convolutional maxout layers of two pieces, a fully connected one of five, softmax: the network of dasNet.
+
+    Kernels, padding and pooling follow pylearn2's CIFAR-10 network (Goodfellow et al. 2013), which dasNet starts from; there the widths
+    are 96, 192, 192 and 500 units.
+    """
+    stages, inputs = [], channels
+    for maps, kernel, padding, pool in zip(widths, (8, 8, 5), (4, 3, 3), ((4, 2), (4, 2), (2, 2)), strict=True):
+        stages.append(Stage(inputs, maps, kernel, padding, pool, pieces=2))
+        inputs, size = maps, (size + 2 * padding - kernel + 1 - pool[0]) // pool[1] + 1
+    return Cnn(nn.Identity(), stages, MaxoutHead(inputs * size**2, units, 5), nn.Linear(units, classes), channels)
+
+
+@torch.no_grad()
+def whiten(network: Cnn, images: Tensor) -> None:
+    """Set a small network's pixel statistics and its stem from training images [N, C, H, W] uint8; the stem then stays.
+
+    The stem's filters are the principal axes of the images' 2x2 patches, scaled to give variance 1, each with both signs (Jordan 2024).
+    """
+    pixels = images.float() / 255
+    network.mean.copy_(pixels.mean(dim=(0, 2, 3)))
+    network.deviation.copy_(pixels.std(dim=(0, 2, 3)))
+    if isinstance(network.stem, nn.Identity):
+        return
+    conv = network.stem[0]  # type: ignore[index]
+    patches = F.unfold(network.prepare(images), 2).transpose(1, 2).flatten(0, 1)  # [N * places, 4 C]
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    axes = (vectors / (values + 5e-4).sqrt()).T.reshape(-1, *conv.weight.shape[1:])  # 5e-4 keeps near-constant axes small
+    conv.weight.copy_(torch.cat([axes, -axes]))
+    conv.bias.zero_()
+    conv.requires_grad_(False)

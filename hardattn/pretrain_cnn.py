@@ -1,0 +1,248 @@
+"""Train the convolutional network whose filters dasNet weighs: supervised, on the training images alone, then frozen.
+
+One loop over epochs; the held-out images (`validation`) are measured, never trained on, so that a policy can learn on them later.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hardattn import experiment, results, settings
+from hardattn.agents.losses import cosine
+from hardattn.envs import datasets, task_data
+from hardattn.envs.cnn import Cnn, whiten
+from hardattn.envs.datasets import Dataset
+from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.perception import weights_sha256
+from hardattn.envs.tasks import find_task
+from hardattn.envs.world import use_bf16
+from hardattn.evaluate import percent
+from hardattn.experiment import Experiment, resolve_device
+from hardattn.settings import TrainSettings
+from hardattn.statistics import wilson
+from hardattn.train import Interrupted, Progress, interruptible, may_start
+
+
+@dataclass(frozen=True)
+class CnnSettings:
+    """How the network is trained."""
+
+    epochs: int = 24
+    """Passes over the training images."""
+    batch_size: int = 256
+    """Images a step."""
+    learning_rate: float = 0.3
+    """Largest step size of stochastic gradient descent; it rises in the first fifth of the training, then falls to 0 along a cosine."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """Pull of the weights towards 0."""
+    smoothing: float = 0.1
+    """Share of each label that is spread over all classes."""
+    shift: int = 3
+    """Training images are moved by up to this many pixels each way, and mirrored half of the time (not digits or clothes)."""
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.learning_rate) <= 0 or min(self.weight_decay, self.shift) < 0:
+            raise UsageError(
+                f"cnn: epochs, batch_size and learning_rate must be above 0, weight_decay and shift not below, got {self}"
+            )
+        if not (0 <= self.momentum < 1 and 0 <= self.smoothing < 1):
+            raise UsageError(f"cnn: momentum={self.momentum} and smoothing={self.smoothing}: wanted 0 to less than 1")
+
+
+RISING = 0.2  # share of the training in which the step size rises
+
+
+def shifted(images: Tensor, shift: int, mirror: bool, generator: torch.Generator) -> Tensor:
+    """Images [B, C, H, W] moved by up to `shift` pixels each way over their reflected borders, and mirrored half of the time."""
+    batch, channels, height, width = images.shape
+    device = images.device
+    padded = F.pad(images.float(), (shift,) * 4, mode="reflect") if shift else images.float()
+    top, left = (torch.randint(2 * shift + 1, (batch, 1), generator=generator, device=device) for _ in range(2))
+    rows, columns = top + torch.arange(height, device=device), left + torch.arange(width, device=device)
+    if mirror:
+        flip = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+        columns = torch.where(flip, columns.flip(1), columns)
+    index = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, index).view(images.shape).to(images.dtype)
+
+
+class CnnTrainer:
+    """The state of one training and its loop; `state_dict()` holds all of it, so that a resumed one goes on to the bit."""
+
+    def __init__(self, setup: Experiment, settings: CnnSettings, folder: Path, watch: Callable[[Progress], None]) -> None:
+        assert setup.task.gating is not None
+        self.setup, self.settings, self.folder, self.watch = setup, settings, folder, watch
+        torch.manual_seed(setup.seed)
+        self.data = datasets.load(setup.task.dataset, "train").to(setup.device)
+        self.network = task_data.new_cnn(setup.task.gating.cnn, self.data)
+        whiten(self.network, self.data.images[: min(len(self.data), 5000)])
+        self.network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.generator = torch.Generator(setup.device).manual_seed(setup.seed)
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            weights, lr=0.1, momentum=settings.momentum, weight_decay=settings.weight_decay, nesterov=settings.momentum > 0
+        )
+        self.bf16 = use_bf16(setup.train.precision, torch.device(setup.device))
+        self.epoch, self.seconds = 0, 0.0
+        self.validation_error: float | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Train to the last epoch, put the normalisation away, read the test split once, write final.json."""
+        validation = datasets.load(self.setup.task.dataset, "validation").to(self.setup.device)
+        with interruptible() as interrupted:
+            while self.epoch < self.settings.epochs:
+                started = time.perf_counter()
+                loss = self._one_epoch(interrupted)
+                self.seconds += time.perf_counter() - started
+                self.epoch += 1
+                self.validation_error = percent(wrong(self.network, validation, self.bf16))
+                row = {
+                    "update": self.epoch,
+                    "seconds": round(self.seconds, 2),
+                    "loss": loss,
+                    "validation_error": self.validation_error,
+                }
+                results.append_line(self.folder / results.CURVE, row)
+                self.checkpoint()
+                self._tell(0)
+        return self._finish(validation)
+
+    def _one_epoch(self, interrupted: Callable[[], bool]) -> float:
+        """A pass over the training images in a new order. Returns the mean loss; raises HardattnError when it is not finite."""
+        self.network.train()
+        order = torch.randperm(len(self.data), generator=self.generator, device=self.generator.device)
+        batches = order.split(self.settings.batch_size)
+        if len(batches) > 1 and len(batches[-1]) < 2:
+            batches = batches[:-1]  # one image has no batch statistics
+        total = torch.zeros((), device=self.setup.device)
+        for number, batch in enumerate(batches):
+            done = (self.epoch + number / len(batches)) / self.settings.epochs
+            rate = self.settings.learning_rate * (done / RISING if done < RISING else cosine((done - RISING) / (1 - RISING)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            mirror = self.data.channels == 3  # photographs; the grey sets are digits and clothes
+            images = shifted(self.data.images[batch], self.settings.shift, mirror, self.generator)
+            with torch.autocast(self.setup.device.split(":")[0], torch.bfloat16, enabled=self.bf16):
+                logits = self.network(images)
+            loss = F.cross_entropy(logits, self.data.labels[batch], label_smoothing=self.settings.smoothing)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach()
+            self._tell(number * self.settings.batch_size)
+            if interrupted():
+                raise Interrupted(
+                    f"stopped in epoch {self.epoch + 1}; add --resume to the same command to go on from its beginning"
+                )
+        mean = float(total) / len(batches)
+        if not math.isfinite(mean):
+            raise HardattnError(
+                f"the loss became {mean} in epoch {self.epoch + 1}; try a smaller step: --set cnn.learning_rate=0.1"
+            )
+        return mean
+
+    def _tell(self, shown: int) -> None:
+        images = len(self.data)
+        self.watch(
+            Progress(self.epoch * images + shown, self.settings.epochs * images, self.setup.task.name, self.validation_error)
+        )
+
+    def _finish(self, validation: Dataset) -> dict[str, Any]:
+        self.network.eval()
+        self.network.fold()
+        self.network.get_used_to(self.data.images[: min(len(self.data), 5000)])
+        self.checkpoint(folded=True)
+        test = datasets.load(self.setup.task.dataset, "test").to(self.setup.device)
+        missed = {name: wrong(self.network, data, self.bf16) for name, data in (("validation", validation), ("test", test))}
+        final = {
+            "task": self.setup.task.name,
+            "agent": "pretrain",
+            "seed": self.setup.seed,
+            "test_error": percent(missed["test"]),
+            "test_interval": [100 * bound for bound in wilson(int(missed["test"].sum()), len(test))],
+            "validation_error": percent(missed["validation"]),
+            "seconds": round(self.seconds, 1),
+            "epochs": self.settings.epochs,
+            "parameters": sum(weight.numel() for weight in self.network.parameters()),
+            "perception_sha256": weights_sha256(self.network),
+            "test_sha256": test.sha256(),
+            "command": " ".join(["hardattn", *sys.argv[1:]]),
+        }
+        results.write_json(self.folder / results.FINAL, final)
+        return final
+
+    def checkpoint(self, folded: bool = False) -> None:
+        """Write everything that the next epoch depends on, or what there is after the last."""
+        results.write_state(
+            self.folder / results.CHECKPOINT,
+            {
+                "task": self.setup.task.name,
+                "perception": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "generator": self.generator.get_state(),
+                "random": results.rng_state(),
+                "progress": [self.epoch, self.seconds, self.validation_error],
+                "folded": folded,
+            },
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint at the end of an epoch."""
+        if state["folded"]:  # killed between the last checkpoint and final.json
+            self.network.fold()
+        self.network.load_state_dict(state["perception"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        results.set_rng_state(state["random"])
+        self.epoch, self.seconds, self.validation_error = state["progress"]
+
+
+@torch.no_grad()
+def wrong(network: Cnn, dataset: Dataset, bf16: bool) -> Tensor:
+    """Which images the network tells wrong, [N] bool."""
+    network.eval()
+    missed = []
+    for images, labels in zip(dataset.images.split(1000), dataset.labels.split(1000), strict=True):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            missed.append(network(images).argmax(dim=1) != labels)
+    return torch.cat(missed)
+
+
+def build(task: str, sets: list[str], *, seed: int, device: str) -> tuple[Experiment, CnnSettings]:
+    """What a command line asks for. Raises UsageError for a wrong name or value."""
+    base = find_task(task)
+    assert base.gating is not None
+    sections = {"cnn": CnnSettings(), "gating": base.gating, "train": TrainSettings()}
+    sections = settings.override(sections, settings.parse(sets))
+    setup = dataclasses.replace(base, gating=sections["gating"])
+    return Experiment(setup, sections["train"], "pretrain", None, seed, resolve_device(device)), sections["cnn"]
+
+
+def pretrain_cnn(
+    setup: Experiment, chosen: CnnSettings, folder: Path, *, resume: bool = False, watch: Callable[[Progress], None]
+) -> dict[str, Any]:
+    """Train the network of a gating task in a folder; with `resume`, go on from its last epoch. Returns final.json."""
+    wanted = experiment.to_json(setup) | {"cnn": dataclasses.asdict(chosen)}
+    checkpoint = folder / results.CHECKPOINT
+    final = may_start(folder, wanted, ("task", "cnn", "seed"), resume)
+    if final is not None:
+        return final
+    trainer = CnnTrainer(setup, chosen, folder, watch)
+    results.write_json(folder / results.CONFIG, wanted)
+    if resume and checkpoint.exists():
+        trainer.load_state_dict(results.read_state(checkpoint))
+        results.trim_curve(folder / results.CURVE, trainer.epoch)
+    else:
+        (folder / results.CURVE).unlink(missing_ok=True)
+    return trainer.run()
