@@ -7,6 +7,7 @@ AGENTS = {
     "reinforce": "hardattn.agents.reinforce:Reinforce",
     "ppo": "hardattn.agents.ppo:PPO",
     "pathwise": "hardattn.agents.pathwise:Pathwise",
+    "snes": "hardattn.agents.snes:SNES",
     "random": "hardattn.agents.fixed:Random",
     "centre": "hardattn.agents.fixed:Centre",
     "raster": "hardattn.agents.fixed:Raster",

@@ -15,7 +15,8 @@ class Agent(Protocol):
 
     The constructor is `Agent(observation_space, action_space, *, config, device, seed)`. A class attribute `Config`, a frozen
     dataclass with a sentence under each field, holds the settings; `--set key=value` reaches them. A class attribute
-    `attention = "soft"` asks for training worlds whose loss can be differentiated with respect to the looks.
+    `attention = "soft"` asks for training worlds whose loss can be differentiated with respect to the looks; `repeats = 2` says
+    that it learns only where each example is shown at least twice.
     """
 
     def begin(self, batch_size: int) -> Any:

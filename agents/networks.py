@@ -25,13 +25,18 @@ def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.G
     return nn.Sequential(first, nn.ReLU(), last)
 
 
+START = 0.1  # the gain of a policy's last layer: begin near the middle of the action space, but not with the same action everywhere
+
+
 class GaussianPolicy(nn.Module):
     """pi(a | o) = N(mean(o), std^2) in the units of the action space, with the mean squashed into the space's bounds by tanh."""
 
-    def __init__(self, observation: int, space: spaces.Box, hidden: int, std: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, observation: int, space: spaces.Box, hidden: int, std: float, generator: torch.Generator, start: float = START
+    ) -> None:
         super().__init__()
         self.std = std
-        self.net = mlp(observation, hidden, action_width(space), 0.1, generator)  # 0.1: start near the middle of the space
+        self.net = mlp(observation, hidden, action_width(space), start, generator)
         low, high = np.asarray(space.low), np.asarray(space.high)
         self.register_buffer("middle", torch.as_tensor((high + low) / 2), persistent=False)
         self.register_buffer("reach", torch.as_tensor((high - low) / 2), persistent=False)
@@ -67,9 +72,11 @@ class GaussianPolicy(nn.Module):
 class CategoricalPolicy(nn.Module):
     """pi(a | o) = softmax over the choices of a Discrete space."""
 
-    def __init__(self, observation: int, space: spaces.Discrete, hidden: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, observation: int, space: spaces.Discrete, hidden: int, generator: torch.Generator, start: float = START
+    ) -> None:
         super().__init__()
-        self.net = mlp(observation, hidden, action_width(space), 0.1, generator)
+        self.net = mlp(observation, hidden, action_width(space), start, generator)
 
     def mean(self, observation: Tensor) -> Tensor:
         """[..., D] -> the most likely choice [...] int64: the greedy action."""
@@ -109,13 +116,17 @@ class Critic(nn.Module):
 Policy = GaussianPolicy | CategoricalPolicy
 
 
-def make_policy(width: int, action: spaces.Space[Any], hidden: int, std: float, generator: torch.Generator) -> Policy:
+def make_policy(
+    width: int, action: spaces.Space[Any], hidden: int, std: float, generator: torch.Generator, start: float = START
+) -> Policy:
     """The policy of `width` features for an action space: Gaussian with fixed `std` for a Box, categorical for a Discrete.
+
+    `start` is the gain of its last layer; 0 begins in the middle of a Box whatever is seen.
 
     Raises ValueError for another space.
     """
     if isinstance(action, spaces.Discrete):
-        return CategoricalPolicy(width, action, hidden, generator)
+        return CategoricalPolicy(width, action, hidden, generator, start)
     if isinstance(action, spaces.Box):
-        return GaussianPolicy(width, action, hidden, std, generator)
+        return GaussianPolicy(width, action, hidden, std, generator, start)
     raise ValueError(f"action space: got {action}, wanted a flat Box or a Discrete")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hardattn.agents import losses
-from hardattn.agents.networks import GaussianPolicy, make_policy
+from hardattn.agents.networks import START, GaussianPolicy, make_policy
 from hardattn.envs.errors import UsageError
 from hardattn.envs.world import World
 
@@ -29,6 +29,8 @@ class PathwiseConfig:
     """Adam's step size at the start; it falls to 0 along a cosine over the training budget."""
     hidden: int = 128
     """Units in the hidden layer of the policy."""
+    start: float = START
+    """Gain of the policy's last layer at first; 0 begins with the middle of the action space everywhere."""
     clip_norm: float = 1.0
     """The gradient's norm is clipped to this."""
 
@@ -57,7 +59,9 @@ class Pathwise:
         self.config = config or PathwiseConfig()
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        policy = make_policy(int(observation_space.shape[0]), action_space, self.config.hidden, self.config.std or 1.0, init)
+        policy = make_policy(
+            int(observation_space.shape[0]), action_space, self.config.hidden, self.config.std or 1.0, init, self.config.start
+        )
         assert isinstance(policy, GaussianPolicy)
         self.policy = policy.to(device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate, fused=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hardattn.agents import losses
 from hardattn.agents.base import collect
-from hardattn.agents.networks import Critic, make_policy
+from hardattn.agents.networks import START, Critic, make_policy
 from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
 from hardattn.envs.world import World
@@ -29,6 +29,8 @@ class PPOConfig:
     """Adam's step size at the start; it falls to 0 along a cosine over the training budget."""
     hidden: int = 128
     """Units in the hidden layer of the policy."""
+    start: float = START
+    """Gain of the policy's last layer at first; 0 begins with the middle of the action space everywhere."""
     policy: Literal["mlp", "lstm"] = "mlp"
     """What decides: a layer on the observation, or an LSTM over all observations that begins from the context, if there is one."""
     lstm_width: int = 128
@@ -77,7 +79,9 @@ class PPO:
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.body = make_body(self.config.policy, observation_space, self.config.lstm_width, init).to(device)
-        self.policy = make_policy(self.body.features, action_space, self.config.hidden, self.config.std, init).to(device)
+        self.policy = make_policy(
+            self.body.features, action_space, self.config.hidden, self.config.std, init, self.config.start
+        ).to(device)
         self.critic = Critic(self.body.features).to(device)
         self.parameters = [*self.policy.parameters(), *self.critic.parameters(), *self.body.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)

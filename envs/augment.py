@@ -26,3 +26,17 @@ def random_affine(images: Tensor, strength: float, generator: torch.Generator) -
     row_y = torch.stack([angle.sin(), angle.cos() * scale_y, draw[:, 5] * SHIFT], dim=1)
     grid = F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)  # [B, H, W, 2]
     return F.grid_sample(images, grid, align_corners=False)
+
+
+def shifted(images: Tensor, shift: int, mirror: bool, generator: torch.Generator) -> Tensor:
+    """Images [B, C, H, W] moved by up to `shift` pixels each way over their reflected borders, and mirrored half of the time."""
+    batch, channels, height, width = images.shape
+    device = images.device
+    padded = F.pad(images.float(), (shift,) * 4, mode="reflect") if shift else images.float()
+    top, left = (torch.randint(2 * shift + 1, (batch, 1), generator=generator, device=device) for _ in range(2))
+    rows, columns = top + torch.arange(height, device=device), left + torch.arange(width, device=device)
+    if mirror:
+        flip = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+        columns = torch.where(flip, columns.flip(1), columns)
+    index = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, index).view(images.shape).to(images.dtype)

@@ -37,7 +37,7 @@ def cifar10(split: str) -> Dataset:
 def read_records(
     path: Path,
 ) -> tuple["np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"]:
-    """The images [n, 3, 32, 32] and labels [n] in one file, both uint8. HardattnError if it is missing, cut short or something else."""
+    """The images [n, 3, 32, 32] and labels [n] in one file, both uint8. HardattnError for a missing or foreign file."""
     remedy = "`hardattn data fetch cifar10` downloads it, `hardattn data path cifar10` says where it belongs"
     try:
         raw = np.fromfile(path, np.uint8)

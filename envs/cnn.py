@@ -4,7 +4,9 @@ A gain multiplies a feature map before or after the nonlinearity. Gains are neve
 max-pooling, where there is less to multiply; and a ReLU passes them through, so that there before and after are the same.
 """
 
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,13 @@ class Seen(NamedTuple):
     logits: Tensor  # [B, K]
     means: Tensor  # [B, A], the mean of each gated feature map over its pixels
     hidden: Tensor  # [B, F], the activations before the last layer
+
+
+class Split(NamedTuple):
+    """A first gated stage's activations taken apart, so that scaling its maps costs little."""
+
+    means: Tensor  # [n, maps], the mean of each map with a gain of 1
+    parts: Tensor  # [n, maps, maps', H', W'], what each map adds to the next stage's convolution with a gain of 1
 
 
 class Stage(nn.Module):
@@ -37,7 +46,8 @@ class Stage(nn.Module):
     def settle(self, convolved: Tensor) -> Tensor:
         """Pooling, and the normalisation that only training has."""
         size, stride = self.pool
-        pooled = convolved if size == 1 else F.max_pool2d(convolved, size, stride)
+        # pylearn2, which the maxout network is from, pools a border that does not fill a window too.
+        pooled = convolved if size == 1 else F.max_pool2d(convolved, size, stride, ceil_mode=self.pieces > 1)
         normed: Tensor = self.norm(pooled)
         return normed
 
@@ -74,8 +84,8 @@ class Stage(nn.Module):
 class Cnn(nn.Module):
     """Images [B, C, H, W] uint8 to class logits, through a stem and stages of which each feature map may have a gain.
 
-    Part of the weights are `mean` and `deviation` [C] of the training pixels (0 to 1), and `usual` and `usual_deviation` [maps + F + K], the mean
-    and standard deviation over training images of what `observe` gives. While it trains, stages of the small network
+    Part of the weights are `mean` and `deviation` [C] of the training pixels (0 to 1), and `usual` and `usual_deviation` [maps + F
+    + K], the mean and standard deviation over training images of what `observe` gives. While it trains, stages of the small network
     carry a batch normalisation; `fold()` puts it away for good.
     """
 
@@ -110,59 +120,54 @@ class Cnn(nn.Module):
     def begin(self, images: Tensor, first: int = 0) -> Tensor:
         """All that no gain touches if stage `first` is the first that has any: its convolution, pooled."""
         seen = self.stem(self.prepare(images))
-        for stage in self.stages[:first]:
+        for stage in self._stages(0)[:first]:
             seen = stage.activate(stage.linear(seen))
-        linear: Tensor = self.stages[first].linear(seen)
-        return linear
+        return self._stages(first)[0].linear(seen)
 
-    def finish(
-        self,
-        linear: Tensor,
-        gains: list[Tensor] | None = None,
-        where: Where = "after",
-        first: int = 0,
-        parts: Tensor | None = None,
-    ) -> Seen:
-        """The rest of the way from `begin(images, first)`, with a tensor of gains [B, maps] for each stage from `first` on.
+    def finish(self, linear: Tensor, gains: list[Tensor] | None = None, where: Where = "after", first: int = 0) -> Seen:
+        """The rest of the way from `begin(images, first)`, with a tensor of gains [B, maps] for each stage from `first` on."""
+        scales: list[Tensor | None] = [None] * len(self.stages) if gains is None else list(gains)
+        seen = self._stages(first)[0].gated(linear, scales[0], where)
+        return self._from_second(self._stages(first + 1), seen, [_mean(seen)], scales[1:], where)
 
-        With `parts` (`split_convolution`) of n images and B = n x p, the second gated stage adds up what was computed before; its
-        inputs' gains must then pass through the nonlinearity, as they do after it and through a ReLU.
+    def finish_split(self, split: Split, gains: list[Tensor], where: Where = "after", first: int = 0) -> Seen:
+        """`finish` of `split(linear)` of n images, with gains [n * p, maps]: p ways of listening to each image.
+
+        A convolution is linear, so scaling an input map scales what it adds: a product of [p, maps] and [maps, maps' H' W'] an
+        image stands for p convolutions, k x k times cheaper with kernels of k x k. The first stage's gains must stand after its
+        nonlinearity, or pass through it, as through a ReLU.
         """
-        means = []
-        stage, seen = self.stages[first], linear
-        for number in range(first, len(self.stages)):
-            stage, gain = self.stages[number], None if gains is None else gains[number - first]
-            if number > first:
-                use = parts if number == first + 1 and gains is not None else None
-                linear = stage.linear(seen) if use is None else self._add_up(stage, use, gains[0])  # type: ignore[index]
-            seen = stage.gated(linear, gain, where)
-            means.append(seen.mean(dim=(2, 3), dtype=torch.float32))
+        stage, images = self._stages(first + 1)[0], len(split.parts)
+        scale = gains[0].to(split.parts.dtype).unflatten(0, (images, -1))  # [n, p, maps]
+        total = torch.bmm(scale, split.parts.flatten(2)).flatten(0, 1).unflatten(1, split.parts.shape[2:])  # [n p, maps', H', W']
+        assert stage.conv.bias is not None
+        linear = stage.settle(total + stage.conv.bias.to(total.dtype)[:, None, None])
+        seen = stage.gated(linear, gains[1], where)
+        means = [gains[0] * split.means.repeat_interleave(scale.shape[1], dim=0), _mean(seen)]
+        return self._from_second(self._stages(first + 2), seen, means, gains[2:], where)
+
+    def split(self, linear: Tensor, first: int = 0) -> Split:
+        """Take `begin(images, first)` apart for `finish_split`. There must be a stage after `first`."""
+        stage, after = self._stages(first)[0], self._stages(first + 1)[0].conv
+        seen = stage.activate(linear)
+        kernel = after.weight.transpose(0, 1).reshape(-1, 1, *after.kernel_size)  # [maps * maps', 1, k, k]
+        added = F.conv2d(
+            seen, kernel, padding=cast("tuple[int, int]", after.padding), groups=seen.shape[1]
+        )  # one group an input map
+        return Split(_mean(seen), added.unflatten(1, (seen.shape[1], -1)).contiguous())
+
+    def _from_second(
+        self, stages: list[Stage], seen: Tensor, means: list[Tensor], scales: Sequence[Tensor | None], where: Where
+    ) -> Seen:
+        for stage, scale in zip(stages, scales, strict=False):
+            seen = stage.gated(stage.linear(seen), scale, where)
+            means.append(_mean(seen))
         hidden = self.head(seen)
         return Seen(self.last(hidden).float(), torch.cat(means, dim=1), hidden.float())
 
-    def split_convolution(self, linear: Tensor, first: int = 0) -> Tensor:
-        """What each input map adds to the convolution of stage `first` + 1: [n, C, H, W] of `begin` -> [n, maps, maps', H', W'].
-
-        A convolution is linear, so scaling an input map scales what it adds; p sets of gains then cost a product of [p, maps] and
-        [maps, maps' H' W'] an image, k x k times less than p convolutions with kernels of k x k.
-        """
-        stage, after = self.stages[first], self.stages[first + 1].conv
-        seen = stage.activate(linear)
-        kernel = after.weight.transpose(0, 1).reshape(-1, 1, *after.kernel_size)  # [maps * maps', 1, k, k]
-        added = F.conv2d(seen, kernel, padding=after.padding, groups=seen.shape[1])
-        return added.unflatten(1, (seen.shape[1], -1))
-
-    def _add_up(self, stage: Stage, parts: Tensor, gain: Tensor) -> Tensor:
-        images, maps = parts.shape[:2]
-        scale = gain.to(parts.dtype).unflatten(0, (images, -1))  # [n, p, maps]
-        total = torch.bmm(scale, parts.flatten(2)).flatten(0, 1).unflatten(1, parts.shape[2:])  # [n * p, maps', H', W']
-        bias = stage.conv.bias
-        assert bias is not None
-        return stage.settle(total + bias.to(total.dtype)[:, None, None])
-
     def observe(self, seen: Seen, first: int = 0) -> Tensor:
-        """Map means, activations before the last layer, log-probabilities, each standardised: [B, maps + F + K] (dasNet's observation)."""
-        skipped = sum(stage.maps for stage in self.stages[:first])
+        """Standardised map means, activations before the last layer and log-probabilities: [B, maps + F + K]."""
+        skipped = sum(stage.maps for stage in self._stages(0)[:first])
         numbers = torch.cat([seen.means, seen.hidden, seen.logits.log_softmax(dim=1)], dim=1)
         return (numbers - self.usual[skipped:]) / self.usual_deviation[skipped:]
 
@@ -175,18 +180,26 @@ class Cnn(nn.Module):
         self.usual.copy_(observed.mean(dim=0))
         self.usual_deviation.copy_(observed.std(dim=0).clamp(min=1e-3))  # a dead unit has none
 
+    def _stages(self, first: int) -> list[Stage]:
+        return cast("list[Stage]", list(self.stages)[first:])
+
     def gain_counts(self, where: Where, first: int = 0) -> list[int]:
         """How many gains each stage takes from `first` on."""
-        return [stage.gains(where) for stage in self.stages[first:]]
+        return [stage.gains(where) for stage in self._stages(first)]
 
     def mean_counts(self, first: int = 0) -> list[int]:
         """How many feature maps each stage has from `first` on."""
-        return [stage.maps for stage in self.stages[first:]]
+        return [stage.maps for stage in self._stages(first)]
 
     def fold(self) -> None:
         """Put every batch normalisation into its convolution."""
-        for stage in self.stages:
+        for stage in self._stages(0):
             stage.fold()
+
+
+def _mean(maps: Tensor) -> Tensor:
+    """The mean of each map [B, C, H, W] over its pixels, [B, C] float32."""
+    return maps.mean(dim=(2, 3), dtype=torch.float32)
 
 
 class MaxoutHead(nn.Module):
@@ -201,7 +214,8 @@ class MaxoutHead(nn.Module):
     def forward(self, seen: Tensor) -> Tensor:
         """The units' activations [B, units]."""
         linear: Tensor = self.layer(self.drop(seen.flatten(1)))
-        return linear.unflatten(1, (self.units, self.pieces)).amax(dim=2)
+        units: Tensor = linear.unflatten(1, (self.units, self.pieces)).amax(dim=2)
+        return units
 
 
 class MaximumHead(nn.Module):
@@ -230,13 +244,13 @@ def maxout(
 ) -> Cnn:
     """Three convolutional maxout layers of two pieces, a fully connected one of five, softmax: the network of dasNet.
 
-    Kernels, padding and pooling follow pylearn2's CIFAR-10 network (Goodfellow et al. 2013), which dasNet starts from; there the widths
-    are 96, 192, 192 and 500 units.
+    Kernels, padding and pooling follow pylearn2's CIFAR-10 network (Goodfellow et al. 2013), which dasNet starts from; there the
+    widths are 96, 192, 192 and 500 units.
     """
     stages, inputs = [], channels
     for maps, kernel, padding, pool in zip(widths, (8, 8, 5), (4, 3, 3), ((4, 2), (4, 2), (2, 2)), strict=True):
         stages.append(Stage(inputs, maps, kernel, padding, pool, pieces=2))
-        inputs, size = maps, (size + 2 * padding - kernel + 1 - pool[0]) // pool[1] + 1
+        inputs, size = maps, math.ceil((size + 2 * padding - kernel + 1 - pool[0]) / pool[1]) + 1
     return Cnn(nn.Identity(), stages, MaxoutHead(inputs * size**2, units, 5), nn.Linear(units, classes), channels)
 
 
@@ -244,7 +258,8 @@ def maxout(
 def whiten(network: Cnn, images: Tensor) -> None:
     """Set a small network's pixel statistics and its stem from training images [N, C, H, W] uint8; the stem then stays.
 
-    The stem's filters are the principal axes of the images' 2x2 patches, scaled to give variance 1, each with both signs (Jordan 2024).
+    The stem's filters are the principal axes of the images' 2x2 patches, scaled to give variance 1, each with both signs (Jordan
+    2024).
     """
     pixels = images.float() / 255
     network.mean.copy_(pixels.mean(dim=(0, 2, 3)))

@@ -25,7 +25,6 @@ from hardattn.envs.shuffle import ShuffledPass
 from hardattn.envs.tasks import Task
 from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, use_bf16
 
-GAINS = {"confidence-gain": rewards.confidence, "evidence-gain": rewards.evidence}  # a look earns the rise of these
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
 NOT_FINITE = "action: got NaN or infinity, wanted locations in [-1, 1]; look at the policy's last update"
 NEAR = 0.3  # the reach with which `spread` begins: on a field of 100 pixels, two digits of 28 within 50, apart as often as not
@@ -112,7 +111,7 @@ class GlimpseWorld:
         with torch.set_grad_enabled(self._keeps_graph):
             self._state = self.perception.initial(batch + self._fill)
         self._logits = [torch.zeros(batch, self.dataset.classes, device=self.device)]  # before any look every class is alike
-        gain = GAINS.get(self.task.reward)
+        gain = rewards.RISES.get(self.task.reward)
         self._worth = None if gain is None else gain(self._logits[0], self.labels)
         self.locations: list[Tensor] = []  # each [B, 2], as looked at
         self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
@@ -239,7 +238,7 @@ class GlimpseWorld:
     def _reward(self, last: bool) -> Tensor:
         after = self._logits[-1].detach()
         if self._worth is not None:
-            before, self._worth = self._worth, GAINS[self.task.reward](after, self.labels)
+            before, self._worth = self._worth, rewards.RISES[self.task.reward](after, self.labels)
             return self._worth - before
         if self.task.targets > 1:
             return self._pay_target(after)

@@ -31,6 +31,19 @@ def evidence(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1).gather(-1, labels[:, None])[:, 0].clamp_min(math.log(1e-3))
 
 
+def boosted(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """Log p(label), times `weight` where the most likely class is the right one: logits [B, K], labels [B] -> [B].
+
+    Minus the boosted loss of dasNet (Stollenga et al. 2014), in which images that are told wrong count most.
+    """
+    right = logits.argmax(dim=-1) == labels
+    log_p = logits.log_softmax(dim=-1).gather(-1, labels[:, None])[:, 0]
+    return log_p * (1 + (weight - 1) * right.to(logits.dtype))
+
+
+RISES = {"confidence-gain": confidence, "evidence-gain": evidence}  # rewards by which a look earns the rise of these
+
+
 def clipped_linear(logits: Tensor, labels: Tensor) -> Tensor:
     """max(0, p(label) - 1/K), the internally rewarded reward of Li et al. (ICML 2023): logits [B, K], labels [B] -> [B]."""
     return (confidence(logits, labels) - 1 / logits.shape[-1]).clamp_min(0)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from hardattn.envs import cnn, datasets
@@ -13,8 +14,10 @@ from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.dram_perception import DramPerception
 from hardattn.envs.errors import UsageError, unknown
+from hardattn.envs.filter_world import FilterWorld
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
+from hardattn.envs.pictures import Pictures
 from hardattn.envs.tasks import Task
 
 # Seeds and sizes of the fixed canvases on which everybody measures. They are part of the task: never to be changed.
@@ -24,13 +27,19 @@ FIXED = {"train": (1, 10_000), "validation": (2, 5_000), "test": (3, 10_000)}
 CATCH_GAMES = 2**19  # starts of games to train on; ten passes over them are a hundred million frames
 CATCH_SEED = 4
 
-Data = Dataset | Canvases | Crops | Games
+Data = Dataset | Canvases | Crops | Games | Pictures
 Network = RamPerception | DramPerception | Unseeing | Cnn
-AnyWorld = GlimpseWorld | CatchWorld
+AnyWorld = GlimpseWorld | CatchWorld | FilterWorld
 
 
 def new_world(task: Task, data: Any, perception: nn.Module, **arguments: Any) -> Any:
     """The world in which a task is done; `arguments` are those of GlimpseWorld, of which Catch takes what it has a use for."""
+    if task.gating:
+        if arguments.get("stop") or arguments.get("spread"):
+            raise UsageError(f"{task.name}: all passes are made, and no digit moves on a canvas; wanted stop and spread left out")
+        assert isinstance(perception, Cnn)
+        filtered = ("batch_size", "repeats", "attention", "augment", "precision", "device", "seed")
+        return FilterWorld(task, data, perception, **{key: arguments[key] for key in filtered if key in arguments})
     if task.catch is None:
         return GlimpseWorld(task, data, perception, **arguments)
     if arguments.get("attention", "hard") == "soft" or arguments.get("stop"):
@@ -46,6 +55,7 @@ def new_network(task: Task, data: Data) -> Network:
     if isinstance(data, Games):
         return Unseeing()
     if task.gating:
+        assert isinstance(data, Dataset | Pictures)
         gated = new_cnn(task.gating.cnn, data)
         gated.fold()  # as it stands after its training
         return gated
@@ -53,22 +63,38 @@ def new_network(task: Task, data: Data) -> Network:
     return network(task.perception, (task.scales, data.channels, task.size, task.size), data.classes)
 
 
-def new_cnn(kind: str, data: Dataset | Canvases | Crops) -> Cnn:
+def new_cnn(kind: str, data: Dataset | Pictures) -> Cnn:
     """An untrained network of a gating task, as its training begins; its weights come from torch's global random state."""
     if kind == "small":
         return cnn.small(data.channels, data.classes)
-    assert isinstance(data, Dataset)
-    return cnn.maxout(data.channels, data.classes, int(data.images.shape[-1]))
+    images = data.source.images if isinstance(data, Pictures) else data.images
+    return cnn.maxout(data.channels, data.classes, int(images.shape[-1]))
 
 
 def training_data(task: Task) -> Data:
     """What a task shows in training: its images, new canvases of them each time, or games. HardattnError if data are missing."""
     if task.catch:
         return draw_games(task.catch, CATCH_SEED, CATCH_GAMES)
+    if task.gating:
+        return _held_out(task, "train")
     images = datasets.load(task.dataset, "train")
     if task.crop:
         return Crops(images, task.crop)
     return images if task.canvas is None else Canvases(images, task.canvas)
+
+
+def _held_out(task: Task, split: str) -> Pictures:
+    """What a task of gains shows: of the images that its CNN has not seen, four fifths are "train", the rest "validation"."""
+    assert task.gating is not None
+    if split not in datasets.SPLITS:
+        raise unknown("split", split, datasets.SPLITS)
+    if split == "test":
+        images = datasets.load(task.dataset, "test")
+    else:
+        held = datasets.load(task.dataset, "validation")
+        count = len(held) * 4 // 5
+        images = held.take(torch.arange(count) if split == "train" else torch.arange(count, len(held)))
+    return Pictures(images, task.gating.corruption, task.gating.strength)
 
 
 def fixed_data(task: Task, split: str) -> Dataset | Games:
@@ -80,6 +106,8 @@ def fixed_data(task: Task, split: str) -> Dataset | Games:
         if split not in FIXED:
             raise unknown("split", split, FIXED)
         return draw_games(task.catch, *FIXED[split])
+    if task.gating:
+        return _held_out(task, split).fixed()
     images = datasets.load(task.dataset, split)
     if task.crop:
         return Crops(images, task.crop).fixed()

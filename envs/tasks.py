@@ -97,8 +97,8 @@ class GatingConfig:
     cnn: Literal["small", "maxout"] = "small"
     """The network: six convolutions with ReLU (small), or three maxout layers and a fully connected one, as dasNet has (maxout)."""
     rule: Literal["softmax", "layer-softmax", "sigmoid", "top-k"] = "softmax"
-    """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; or the same
-    gain for the highest scores of each layer and 0 for the others."""
+    """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; or the
+    same gain for the highest scores of each layer and 0 for the others."""
     where: Literal["before", "after"] = "after"
     """Whether a gain stands before the nonlinearity (the paper) or after it; through a ReLU both are the same."""
     first: int = 0

@@ -41,7 +41,7 @@ def bench(
 ) -> dict[str, Any]:
     """Measure every cell; plain data, images a second."""
     task = dataclasses.replace(find_task(task_name), perception=PORT_NETWORK, look_loss=0.0)
-    if task.catch or task.targets > 1:
+    if task.catch or task.gating or task.targets > 1:
         raise UsageError(f"bench {task_name}: the loop to compare with reads one label an image; wanted a task like ram-mnist")
     dataset = fixed_data(task, "train").to(device)
     assert isinstance(dataset, datasets.Dataset)

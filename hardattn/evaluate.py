@@ -102,13 +102,13 @@ def full_report(
     tick("sampled policy")
     sampled = measure(agent, make_world(), greedy=False)
     averaged = {}
-    if not world.task.catch:  # what games came to cannot be averaged
+    if not (world.task.catch or world.task.gating):  # what games came to cannot be averaged; passes are dear and no paths
         tick(f"average of {PATHS} sampled paths")
         averaged[f"paths{PATHS}"] = _summary(measure_paths(agent, make_world()))
     controls = {}
     for name in CONTROLS:
         world = make_world()
-        if name == "oracle" and world.dataset.boxes is None:
+        if (name == "oracle" and world.dataset.boxes is None) or (name == "raster" and world.task.gating):
             continue
         tick(f"{name} looks")
         control = measure(plugins.make_agent(name, world), world)

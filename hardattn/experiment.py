@@ -16,7 +16,7 @@ from hardattn import plugins, settings
 from hardattn.envs import own_data
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.task_data import Data, Network, new_network, new_world
-from hardattn.envs.tasks import CanvasConfig, CatchConfig, PerceptionConfig, Task, find_task
+from hardattn.envs.tasks import CanvasConfig, CatchConfig, GatingConfig, PerceptionConfig, Task, find_task
 from hardattn.settings import TrainSettings
 
 
@@ -51,15 +51,16 @@ def build(
     sections = {
         "train": TrainSettings(),
         "task": base,
-        **({} if base.catch else {"perception": base.perception}),
+        **({} if base.catch or base.gating else {"perception": base.perception}),
         "agent": plugins.default_config(agent) or _Nothing(),
         **({"canvas": base.canvas} if base.canvas else {}),
         **({"catch": base.catch} if base.catch else {}),
+        **({"gating": base.gating} if base.gating else {}),
     }
     # A preset speaks of the learner that it was tuned for; what another agent does not have, it does not get.
     chosen = {
         key: value
-        for key, value in settings.preset(base.name, preset).items()
+        for key, value in (settings.preset(base.name, preset) | settings.of_learner(agent, preset)).items()
         if not key.startswith("agent.") or key.removeprefix("agent.") in settings.settable(sections["agent"])
     }
     sections = settings.override(sections, chosen)
@@ -70,14 +71,24 @@ def build(
         sections["task"] = _as_long_as_a_ball_falls(sections["task"], base, sections["catch"])
         if sections["train"].mode != "joint":
             raise UsageError(f"mode={sections['train'].mode}: {base.name} has no perception to train or to freeze; wanted joint")
-    if sections["train"].mode == "frozen":
+    least = plugins.least_repeats(agent)
+    if sections["train"].repeats < least:
+        raise UsageError(
+            f"repeats={sections['train'].repeats}: {agent} plays each example with a whole population; wanted {least} or more, "
+            "e.g. --set repeats=50 --set batch_size=3200"
+        )
+    if base.gating:
+        sections["gating"] = _gating(sections, base)
+    elif sections["train"].mode == "frozen":
         source = sections["train"].perception_from
         if perception != own:
             raise UsageError("mode=frozen takes the network of perception_from as it is; leave its settings out")
         perception = _network_of(source, base.name)
     return Experiment(
         task=dataclasses.replace(
-            sections["task"], perception=perception, canvas=sections.get("canvas"), catch=sections.get("catch")
+            sections["task"],
+            perception=perception,
+            **{name: sections.get(name) for name in ("canvas", "catch", "gating")},
         ),
         train=sections["train"],
         agent=agent,
@@ -96,15 +107,41 @@ def _as_long_as_a_ball_falls(task: Task, base: Task, game: CatchConfig) -> Task:
     return dataclasses.replace(task, num_glimpses=game.size - 1)
 
 
-def _network_of(source: str, task: str) -> PerceptionConfig:
-    """The settings of the network in a run's folder, or of the task's shipped one if `source` is empty."""
+def _gating(sections: dict[str, Any], base: Task) -> GatingConfig:
+    """The task's gains over the network that perception_from holds. Raises UsageError for another mode or another network."""
+    chosen: GatingConfig = sections["gating"]
+    mode, source = sections["train"].mode, sections["train"].perception_from
+    if mode != "frozen":
+        raise UsageError(f"mode={mode}: the network of {base.name} is trained before, by hardattn pretrain; wanted frozen")
+    held = _saved_task(source, base.name)["gating"]["cnn"]
+    assert base.gating is not None
+    if chosen.cnn not in (held, base.gating.cnn):
+        raise UsageError(
+            f"cnn={chosen.cnn}: {source or 'the network that ships'} is {held}; name another with perception_from=FOLDER"
+        )
+    return dataclasses.replace(chosen, cnn=held)
+
+
+def _saved_task(source: str, task: str) -> dict[str, Any]:
+    """What the config.json of a run's folder says of its task; of the task's shipped network if `source` is empty."""
     from hardattn import loading, results  # they stand above this module
 
     file = loading.find(source or loading.pretrained(task)) / results.CONFIG
     try:
-        return PerceptionConfig(**results.read_json(file)["task"]["perception"])
+        saved: dict[str, Any] = results.read_json(file)["task"]
+        if find_task(task).gating and not saved.get("gating"):
+            raise UsageError(f"perception_from={source}: it was trained on {saved['name']}; wanted hardattn pretrain {task}")
+        return saved
     except (KeyError, TypeError) as error:
         raise HardattnError(f"{file} does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
+
+
+def _network_of(source: str, task: str) -> PerceptionConfig:
+    """The settings of the network in a run's folder, or of the task's shipped one if `source` is empty."""
+    try:
+        return PerceptionConfig(**_saved_task(source, task)["perception"])
+    except (KeyError, TypeError) as error:
+        raise HardattnError(f"{source} does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
 
 
 @dataclass(frozen=True)
@@ -180,6 +217,7 @@ def task_from_json(saved: dict[str, Any], named: str | None = None) -> Task:
     fields["perception"] = PerceptionConfig(**fields["perception"])
     fields["canvas"] = None if fields.get("canvas") is None else CanvasConfig(**fields["canvas"])
     fields["catch"] = None if fields.get("catch") is None else CatchConfig(**fields["catch"])
+    fields["gating"] = None if fields.get("gating") is None else GatingConfig(**fields["gating"])
     fields["published"] = tuple((source, error) for source, error in fields["published"])
     return Task(**fields)
 

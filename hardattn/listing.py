@@ -73,8 +73,10 @@ def _runs() -> Table | None:
 def _settings(name: str) -> None:
     task = _task(name)
     if task:
-        shown = [(title, config) for title, config in (("canvas", task.canvas), ("catch", task.catch)) if config]
-        seeing = [] if task.catch else [("perception", task.perception)]
+        shown = [
+            (title, config) for title, config in (("canvas", task.canvas), ("catch", task.catch), ("gating", task.gating)) if config
+        ]
+        seeing = [] if task.catch or task.gating else [("perception", task.perception)]
         for title, config in (("train", TrainSettings()), ("task", task), *shown, *seeing):
             results.print(_fields(title, config))
         if shown:

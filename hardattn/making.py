@@ -28,7 +28,7 @@ def register() -> None:
     """Tell Gymnasium of every task. Importing hardattn does this."""
     for name, task in TASKS.items():
         # The glimpses of Catch are raw as they are, and of several targets no single guess can tell.
-        for raw, kind in ((False, ""),) if task.catch or task.targets > 1 else ((False, ""), (True, "raw_")):
+        for raw, kind in ((False, ""),) if task.catch or task.gating or task.targets > 1 else ((False, ""), (True, "raw_")):
             gymnasium.register(
                 env_id(name, raw),
                 entry_point=f"hardattn.making:make_{kind}env",

@@ -102,6 +102,11 @@ def attention(name: str) -> Attention:
     return "soft" if getattr(agent_class(name), "attention", "hard") == "soft" else "hard"
 
 
+def least_repeats(name: str) -> int:
+    """How often each example must be shown for this agent to learn: 1, or the class's own number, as a population's."""
+    return int(getattr(agent_class(name), "repeats", 1))
+
+
 def default_config(name: str) -> Any:
     """The agent's settings at their defaults, or None for a class without a Config. UsageError if Config is something else."""
     config = getattr(agent_class(name), "Config", None)

@@ -19,6 +19,7 @@ from torch import Tensor
 from hardattn import experiment, results, settings
 from hardattn.agents.losses import cosine
 from hardattn.envs import datasets, task_data
+from hardattn.envs.augment import shifted
 from hardattn.envs.cnn import Cnn, whiten
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError
@@ -41,7 +42,8 @@ class CnnSettings:
     batch_size: int = 256
     """Images a step."""
     learning_rate: float = 0.3
-    """Largest step size of stochastic gradient descent; it rises in the first fifth of the training, then falls to 0 along a cosine."""
+    """Largest step size of stochastic gradient descent; it rises in the first fifth of the training, then falls to 0 along a
+    cosine."""
     momentum: float = 0.9
     """Nesterov momentum."""
     weight_decay: float = 5e-4
@@ -61,20 +63,6 @@ class CnnSettings:
 
 
 RISING = 0.2  # share of the training in which the step size rises
-
-
-def shifted(images: Tensor, shift: int, mirror: bool, generator: torch.Generator) -> Tensor:
-    """Images [B, C, H, W] moved by up to `shift` pixels each way over their reflected borders, and mirrored half of the time."""
-    batch, channels, height, width = images.shape
-    device = images.device
-    padded = F.pad(images.float(), (shift,) * 4, mode="reflect") if shift else images.float()
-    top, left = (torch.randint(2 * shift + 1, (batch, 1), generator=generator, device=device) for _ in range(2))
-    rows, columns = top + torch.arange(height, device=device), left + torch.arange(width, device=device)
-    if mirror:
-        flip = torch.rand(batch, 1, generator=generator, device=device) < 0.5
-        columns = torch.where(flip, columns.flip(1), columns)
-    index = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
-    return padded.flatten(2).gather(2, index).view(images.shape).to(images.dtype)
 
 
 class CnnTrainer:
@@ -223,9 +211,9 @@ def build(task: str, sets: list[str], *, seed: int, device: str) -> tuple[Experi
     """What a command line asks for. Raises UsageError for a wrong name or value."""
     base = find_task(task)
     assert base.gating is not None
-    sections = {"cnn": CnnSettings(), "gating": base.gating, "train": TrainSettings()}
+    sections: dict[str, Any] = {"task": base, "cnn": CnnSettings(), "gating": base.gating, "train": TrainSettings()}
     sections = settings.override(sections, settings.parse(sets))
-    setup = dataclasses.replace(base, gating=sections["gating"])
+    setup = dataclasses.replace(sections["task"], gating=sections["gating"])
     return Experiment(setup, sections["train"], "pretrain", None, seed, resolve_device(device)), sections["cnn"]
 
 

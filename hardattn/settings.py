@@ -47,6 +47,8 @@ class TrainSettings:
     """Staged only: share of the budget that the agent spends on the frozen perception."""
     evaluations: int = 30
     """How many times to measure the validation error and write a checkpoint, evenly spread over the budget."""
+    keep: Literal["last", "best"] = "last"
+    """Which state a run ends with and is measured in: the last, or that of the lowest validation error, the start included."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of perception: auto is bf16 where the machine has fast bf16, else fp32."""
 
@@ -80,6 +82,22 @@ DRAM = {"train.episodes": 1_500_000, "agent.policy": "lstm", "agent.std": 0.173}
 # Nothing but the end of a game pays: many games a batch. 800,000 games are 18 million frames; the paper has 20 million.
 CATCH = {"agent.policy": "lstm", "train.batch_size": 1024}
 
+# Only what the frozen network was not trained on teaches, 4,000 images, shifted and mirrored: 60 passes over them.
+GAINS = {
+    "train.mode": "frozen",
+    "train.episodes": 240_000,
+    "train.batch_size": 128,
+    "train.keep": "best",
+    "agent.start": 0.0,
+    "agent.learning_rate": 3e-4,
+}
+
+# What a learner needs on every task: the population of an evolution strategy is the number of repeats.
+POPULATION = {"agent.learning_rate": 1.0, "train.mode": "frozen", "train.repeats": 50, "train.batch_size": 3200}
+LEARNERS: dict[str, dict[str, dict[str, Any]]] = {
+    "snes": {"default": POPULATION | {"train.episodes": 960_000}, "best": POPULATION, "quick": POPULATION},
+}
+
 # Chosen settings by task and preset. What each reaches stands in results/.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ram-mnist": {
@@ -100,6 +118,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "default": CATCH | {"train.episodes": 800_000},
         "quick": CATCH | QUICK,
     },
+    **{task: {"default": GAINS, "quick": GAINS | {"train.episodes": 20_000}} for task in ("dasnet-cifar10", "dasnet-fashion")},
     "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
     **{task: {"default": DRAM, "quick": DRAM | QUICK} for task in ("dram-pairs", "dram-addition")},
 }
@@ -111,6 +130,11 @@ def preset(task: str, name: str) -> dict[str, Any]:
     if name not in presets:
         raise unknown("preset", name, presets)
     return presets[name]
+
+
+def of_learner(agent: str, name: str) -> dict[str, Any]:
+    """What the agent needs beside the task's preset of that name."""
+    return LEARNERS.get(agent, {}).get(name, {})
 
 
 def parse(assignments: Iterable[str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ def _run(test: Callable[[str], Iterator[str]], name: str, title: str) -> Finding
 
 def _training_world(name: str, **changes: Any) -> GlimpseWorld:
     """A small world as the study would build it to train this agent."""
-    return small_world(attention=plugins.attention(name), **changes)
+    return small_world(attention=plugins.attention(name), repeats=plugins.least_repeats(name), **changes)
 
 
 def _new(name: str, world: Any, seed: int = 0) -> Any:
@@ -213,7 +213,7 @@ def probe_return(agent: str | Any, probe: str, updates: int = PROBE_UPDATES, see
     if isinstance(agent, str):
         config = plugins.default_config(agent)
         if config is not None and hasattr(config, "learning_rate") and not agent.startswith("sb3:"):
-            config = replace(config, learning_rate=5e-3)  # tiny worlds bear a brisk step
+            config = replace(config, learning_rate=max(5e-3, config.learning_rate))  # tiny worlds bear a brisk step
         learner = plugins.make_agent(agent, world, config=config, seed=seed)
     else:
         learner = agent(world)

@@ -3,6 +3,7 @@
 It knows nothing of how an agent learns, and an agent nothing of how it is measured.
 """
 
+import copy
 import math
 import signal
 import sys
@@ -85,6 +86,7 @@ class Trainer:
         self.phase_index = self.phase_update = self.update = self.episodes = 0
         self.seconds = 0.0
         self.validation_error: float | None = None
+        self.best: dict[str, Any] | None = None  # with keep=best: the lowest validation error so far, and the state it was of
         self.agent = plugins.make_agent(setup.agent, self._world(self.data), config=setup.agent_config, seed=setup.seed)
         self._start_phase()
 
@@ -97,6 +99,8 @@ class Trainer:
         total = sum(phase.updates for phase in self.plan)
         marks = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)} | {total}
         with interruptible() as interrupted:
+            if settings.keep == "best" and self.update == 0:
+                self._evaluate({})
             while self.phase_index < len(self.plan):
                 started = time.perf_counter()
                 metrics = self._one_update()
@@ -198,6 +202,15 @@ class Trainer:
     def _evaluate(self, metrics: dict[str, float]) -> None:
         world = evaluate.test_world(self._world, self.validation)()
         self.validation_error = evaluate.measure(self.agent, world).error
+        if self.setup.train.keep == "best" and (self.best is None or self.validation_error < self.best["validation_error"]):
+            self.best = copy.deepcopy(
+                {
+                    "validation_error": self.validation_error,
+                    "update": self.update,
+                    "perception": self.perception.state_dict(),
+                    "agent": self.agent.state_dict(),
+                }
+            )
         row = {
             "update": self.update,
             "episodes": self.episodes,
@@ -208,6 +221,12 @@ class Trainer:
         results.append_line(self.folder / results.CURVE, row | metrics)
 
     def _finish(self) -> dict[str, Any]:
+        kept = self.update
+        if self.best is not None:
+            kept, self.validation_error = self.best["update"], self.best["validation_error"]
+            self.perception.load_state_dict(self.best["perception"])
+            self.agent.load_state_dict(self.best["agent"])
+            self.checkpoint()
         test = task_data.fixed_data(self.setup.task, "test").to(self.setup.device)
         make_world = evaluate.test_world(self._world, test)
         report, mean = evaluate.full_report(self.agent, make_world)
@@ -218,6 +237,7 @@ class Trainer:
             **report,
             "validation_error": self.validation_error,
             "episodes": self.episodes,
+            "kept_update": kept,
             "seconds": round(self.seconds, 1),
             "flops_per_image": evaluate.flops_per_image(self.agent, make_world()),
             "parameters": sum(p.numel() for p in self.perception.parameters()),
@@ -246,6 +266,7 @@ class Trainer:
             "agent": self.agent.state_dict(),
             "acting": self.acting.state_dict() if self.acting is not self.agent else None,
             "world": self.world.state_dict(),
+            "best": self.best,
             "random": results.rng_state(),
         }
 
@@ -270,6 +291,7 @@ class Trainer:
         if state["acting"] is not None:
             self.acting.load_state_dict(state["acting"])
         self.world.load_state_dict(state["world"])
+        self.best = state.get("best")
         results.set_rng_state(state["random"])
 
 

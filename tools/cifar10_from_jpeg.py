@@ -2,8 +2,8 @@
 
     python tools/cifar10_from_jpeg.py FOLDER_OR_TAR OUT
 
-OUT gets data_batch_1.bin .. data_batch_5.bin and test_batch.bin, 10,000 records of 3,073 bytes each: a label, then the red, green and
-blue values row by row. Classes take turns (airplane 0000, automobile 0000, ..), so that any stretch of records holds all alike.
+OUT gets data_batch_1.bin .. data_batch_5.bin and test_batch.bin, 10,000 records of 3,073 bytes each: a label, then the red, green
+and blue values row by row. Classes take turns (airplane 0000, automobile 0000, ..), so that any stretch of records holds all alike.
 JPEG copies differ slightly from the original images; results made from them say so.
 """
 

@@ -61,7 +61,7 @@ def test_digits_move_out_while_the_budget_is_spent() -> None:
         assert world.boxes is not None
         farthest.append(float((world.boxes[:, 0, :2] - 16).abs().max()))  # from the middle, of 16 pixels at most
     assert farthest[0] <= 5 < farthest[1] <= 11 < farthest[2] and farthest[3] > 11
-    with pytest.raises(UsageError, match="spread=0.5: ram-cluttered60 shows no canvases"):
+    with pytest.raises(UsageError, match=r"spread=0\.5: ram-cluttered60 shows no canvases"):
         small(fixed=True, spread=0.5)
 
 
