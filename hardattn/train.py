@@ -87,7 +87,8 @@ class Trainer:
         self.seconds = 0.0
         self.validation_error: float | None = None
         self.best: dict[str, Any] | None = None  # with keep=best: the lowest validation error so far, and the state it was of
-        self.agent = plugins.make_agent(setup.agent, self._world(self.data), config=setup.agent_config, seed=setup.seed)
+        world = self._world(self.data, repeats=setup.train.repeats)
+        self.agent = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
         self._start_phase()
 
     def run(self) -> dict[str, Any]:

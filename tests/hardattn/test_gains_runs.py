@@ -1,0 +1,131 @@
+"""From CIFAR-10's binary files to a trained population: pretrain, train, evaluate and resume on small files made by code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hardattn import results
+from hardattn.cli import main
+from hardattn.envs.cifar10 import RECORD, TEST, TRAIN, cifar10, read_records
+from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.experiment import build
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six binary files of 60 pictures: each class is a bright block at its own place, in its own colour, over noise."""
+    monkeypatch.setenv("HARDATTN_DATA_DIR", str(tmp_path))
+    random = np.random.default_rng(0)
+    for name in (*TRAIN, *TEST):
+        labels = np.arange(60, dtype=np.uint8) % 10
+        images = random.integers(0, 120, (60, 3, 32, 32), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            row, column = divmod(int(label), 4)
+            image[int(label) % 3, row * 10 : row * 10 + 10, column * 8 : column * 8 + 8] = 250
+        records = np.concatenate([labels[:, None], images.reshape(60, -1)], axis=1)
+        (tmp_path / "cifar10").mkdir(exist_ok=True)
+        (tmp_path / "cifar10" / name).write_bytes(records.tobytes())
+    return tmp_path
+
+
+@pytest.fixture
+def network(data: Path) -> Path:
+    """A network trained on them for four passes."""
+    words = ["pretrain", "dasnet-cifar10", "--cnn", "small", "--out", str(data / "net")]
+    main([*words, "--set", "epochs=4", "--set", "cnn.batch_size=27", "--set", "cnn.learning_rate=0.05"])
+    return data / "net"
+
+
+def run(network: Path, out: str, *more: str) -> list[str]:
+    """The words of a short SNES run."""
+    sets = ("episodes=96", "batch_size=32", "repeats=4", "evaluations=3", f"perception_from={network}", "num_glimpses=2")
+    words = ["train", "dasnet-cifar10", "--agent", "snes", "--out", out]
+    return [*words, *(word for text in sets for word in ("--set", text)), *more]
+
+
+def test_records_become_pictures_and_the_last_are_held_out(data: Path) -> None:
+    train, held, test = cifar10("train"), cifar10("validation"), cifar10("test")
+    assert (len(train), len(held), len(test)) == (270, 30, 60) and train.images.shape[1:] == (3, 32, 32)
+    raw = (data / "cifar10" / TRAIN[0]).read_bytes()
+    assert raw[1] == int(train.images[0, 0, 0, 0]) and raw[1 + 1024] == int(train.images[0, 1, 0, 0]) and raw[0] == int(train.labels[0])
+    last = (data / "cifar10" / TRAIN[-1]).read_bytes()[-RECORD:]
+    assert last[0] == int(held.labels[-1]) and last[-1] == int(held.images[-1, 2, 31, 31])
+
+
+def test_files_that_are_cut_foreign_or_missing_are_named(data: Path) -> None:
+    file = data / "cifar10" / TRAIN[2]
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(HardattnError, match=r"data_batch_3\.bin holds 184,375 bytes, wanted a multiple of 3,073"):
+        cifar10("train")
+    file.write_bytes(bytes([17]) * RECORD)
+    with pytest.raises(HardattnError, match="a label is 17, wanted 0 to 9"):
+        read_records(file)
+    file.unlink()
+    with pytest.raises(HardattnError, match="hardattn data fetch cifar10"):
+        cifar10("train")
+
+
+def test_pretrain_train_and_evaluate(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    final = results.read_json(network / results.FINAL)
+    assert final["test_error"] < 50 and len(results.read_curve(network / results.CURVE)) == 4  # of 90 by chance
+    assert not any("norm" in name for name in results.read_state(network / results.CHECKPOINT)["perception"])
+    main(run(network, str(network.parent / "snes")))
+    found = results.read_json(network.parent / "snes" / results.FINAL)
+    assert found["controls"]["centre"]["error"] == pytest.approx(final["test_error"])  # scores of 0: the network as it is
+    capsys.readouterr()
+    main(["evaluate", str(network.parent / "snes"), "--json"])
+    assert json.loads(capsys.readouterr().out)["protocols"]["mean"]["error"] == found["protocols"]["mean"]["error"]
+
+
+@pytest.mark.parametrize("strategy", ["snes", "evosax:SNES"])
+def test_a_resumed_run_equals_an_uninterrupted_one(network: Path, strategy: str) -> None:
+    whole, parts = network.parent / "whole", network.parent / "parts"
+    main(run(network, str(whole), "--set", f"strategy={strategy}"))
+    from hardattn import train as training
+
+    setup = build(
+        "dasnet-cifar10",
+        "snes",
+        sets=[word for word in run(network, "", "--set", f"strategy={strategy}") if "=" in word],
+        device="cpu",
+    )
+    trainer = training.Trainer(setup, parts)
+    results.write_json(parts / results.CONFIG, results.read_json(whole / results.CONFIG))
+    trainer._evaluate({})
+    trainer._one_update()
+    trainer._evaluate({})
+    trainer.checkpoint()
+    main([*run(network, str(parts), "--set", f"strategy={strategy}"), "--resume"])
+    one, other = (results.read_state(folder / results.CHECKPOINT) for folder in (whole, parts))
+    assert torch.equal(one["agent"]["mean"], other["agent"]["mean"]) and one["best"]["update"] == other["best"]["update"]
+
+
+def test_a_resumed_pretraining_equals_an_uninterrupted_one(data: Path) -> None:
+    words = ["pretrain", "dasnet-cifar10", "--set", "epochs=2", "--set", "cnn.batch_size=54"]
+    main([*words, "--out", str(data / "whole")])
+    from hardattn import pretrain_cnn
+
+    setup, chosen = pretrain_cnn.build("dasnet-cifar10", ["epochs=2", "cnn.batch_size=54"], seed=0, device="auto")
+    trainer = pretrain_cnn.CnnTrainer(setup, chosen, data / "parts", lambda progress: None)
+    results.write_json(data / "parts" / results.CONFIG, results.read_json(data / "whole" / results.CONFIG))
+    trainer._one_epoch(lambda: False)
+    trainer.epoch = 1
+    trainer.checkpoint()
+    main([*words, "--out", str(data / "parts"), "--resume"])
+    one, other = (results.read_json(data / name / results.FINAL) for name in ("whole", "parts"))
+    assert one["perception_sha256"] == other["perception_sha256"]
+
+
+def test_what_does_not_fit_is_named(network: Path) -> None:
+    from_network = f"perception_from={network}"
+    for sets, message in (
+        ([from_network, "mode=joint"], "trained before, by hardattn pretrain"),
+        ([from_network, "cnn=maxout"], "is small; name another with perception_from"),
+        ([from_network, "repeats=1"], "snes plays each example with a whole population"),
+        (["perception_from=ram-mnist"], "it was trained on ram-mnist; wanted hardattn pretrain dasnet-cifar10"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            build("dasnet-cifar10", "snes", sets=sets)
