@@ -37,7 +37,10 @@ class Stage(nn.Module):
         super().__init__()
         self.maps, self.pieces, self.pool = maps, pieces, pool
         self.conv = nn.Conv2d(inputs, maps * pieces, kernel, padding=padding)
-        self.norm: nn.Module = nn.BatchNorm2d(maps * pieces) if pieces == 1 else nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if pieces == 1:
+            self.norm = nn.BatchNorm2d(maps)
+            self.norm.weight.requires_grad_(False)  # it stays 1: `fold` could not put a negative scale before the pooling
 
     def linear(self, images: Tensor) -> Tensor:
         """All that comes before the gain: [B, C, H, W] -> [B, maps * pieces, H', W']."""

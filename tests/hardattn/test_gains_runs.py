@@ -50,7 +50,11 @@ def test_records_become_pictures_and_the_last_are_held_out(data: Path) -> None:
     train, held, test = cifar10("train"), cifar10("validation"), cifar10("test")
     assert (len(train), len(held), len(test)) == (270, 30, 60) and train.images.shape[1:] == (3, 32, 32)
     raw = (data / "cifar10" / TRAIN[0]).read_bytes()
-    assert raw[1] == int(train.images[0, 0, 0, 0]) and raw[1 + 1024] == int(train.images[0, 1, 0, 0]) and raw[0] == int(train.labels[0])
+    assert (
+        raw[1] == int(train.images[0, 0, 0, 0])
+        and raw[1 + 1024] == int(train.images[0, 1, 0, 0])
+        and raw[0] == int(train.labels[0])
+    )
     last = (data / "cifar10" / TRAIN[-1]).read_bytes()[-RECORD:]
     assert last[0] == int(held.labels[-1]) and last[-1] == int(held.images[-1, 2, 31, 31])
 
