@@ -27,7 +27,7 @@ class Split(NamedTuple):
     """A first gated stage's activations taken apart, so that scaling its maps costs little."""
 
     means: Tensor  # [n, maps], the mean of each map with a gain of 1
-    parts: Tensor  # [n, maps, maps', H', W'], what each map adds to the next stage's convolution with a gain of 1
+    parts: Tensor  # [n, maps, H', W', maps'], what each map adds to the next stage's convolution with a gain of 1
 
 
 class Stage(nn.Module):
@@ -142,7 +142,8 @@ class Cnn(nn.Module):
         """
         stage, images = self._stages(first + 1)[0], len(split.parts)
         scale = gains[0].to(split.parts.dtype).unflatten(0, (images, -1))  # [n, p, maps]
-        total = torch.bmm(scale, split.parts.flatten(2)).flatten(0, 1).unflatten(1, split.parts.shape[2:])  # [n p, maps', H', W']
+        total = torch.bmm(scale, split.parts.flatten(2)).flatten(0, 1).unflatten(1, split.parts.shape[2:])  # [n p, H', W', maps']
+        total = total.movedim(3, 1)  # in the memory order that convolutions like
         assert stage.conv.bias is not None
         linear = stage.settle(total + stage.conv.bias.to(total.dtype)[:, None, None])
         seen = stage.gated(linear, gains[1], where)
@@ -157,7 +158,7 @@ class Cnn(nn.Module):
         added = F.conv2d(
             seen, kernel, padding=cast("tuple[int, int]", after.padding), groups=seen.shape[1]
         )  # one group an input map
-        return Split(_mean(seen), added.unflatten(1, (seen.shape[1], -1)).contiguous())
+        return Split(_mean(seen), added.unflatten(1, (seen.shape[1], -1)).movedim(2, 4).contiguous())
 
     def _from_second(
         self, stages: list[Stage], seen: Tensor, means: list[Tensor], scales: Sequence[Tensor | None], where: Where

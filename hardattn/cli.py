@@ -8,7 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
@@ -299,6 +299,36 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Data:
+    """Data sets that do not ship: say where they belong (path), download them (fetch), or look whether they are whole (verify)."""
+
+    what: Positional[Literal["path", "fetch", "verify"]]
+    """path, fetch or verify."""
+    name: Positional[str] = "cifar10"
+    """cifar10 or fashion."""
+    data_dir: Path | None = None
+    """The folder of data; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
+
+    def run(self) -> None:
+        """Do it and say what was found."""
+        from hardattn import console, data
+        from hardattn.envs.data_folder import data_dir
+
+        if self.data_dir is not None:
+            os.environ["HARDATTN_DATA_DIR"] = str(self.data_dir)
+        folder = data_dir() / data.source(self.name).folder
+        if self.what == "path":
+            print(folder)
+        elif self.what == "fetch":
+            with console.bytes_progress(self.name) as watch:
+                data.fetch(self.name, watch)
+            console.say(f"{self.name} is in {folder}. Next: hardattn data verify {self.name}")
+        else:
+            data.verify(self.name)
+            console.say(f"{self.name} is whole. Next: hardattn pretrain dasnet-{self.name}")
+
+
+@dataclass(frozen=True)
 class Version:
     """Print the version."""
 
@@ -315,6 +345,7 @@ Command = (
     | Annotated[Show, subcommand("show")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Bench, subcommand("bench")]
+    | Annotated[Data, subcommand("data")]
     | Annotated[Version, subcommand("version")]
 )
 DESCRIPTION = "Hard visual attention as reinforcement learning. Start with: hardattn train ram-mnist"

@@ -1,6 +1,6 @@
 import pytest
 
-from hardattn.statistics import wilson
+from hardattn.statistics import mcnemar, paired_bootstrap, wilson
 
 
 def test_wilson_against_published_numbers() -> None:
@@ -17,3 +17,22 @@ def test_wilson_against_published_numbers() -> None:
 def test_wilson_without_trials() -> None:
     with pytest.raises(ValueError, match="no trials"):
         wilson(0, 0)
+
+
+def test_mcnemar_on_paper() -> None:
+    """Of 8 examples on which two models differ, one has 1 wrong and the other 7: p = 2 (1 + 8) / 2^8 = 0.0703."""
+    one, other = [True] + [False] * 7 + [True] * 5, [False] + [True] * 7 + [True] * 5
+    assert mcnemar(one, other) == (1, 7, pytest.approx(18 / 256))
+    assert mcnemar(other, one) == (7, 1, pytest.approx(18 / 256))
+    assert mcnemar(one, one) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="13 and 12 examples"):
+        mcnemar(one, other[:-1])
+
+
+def test_the_paired_bootstrap_on_paper() -> None:
+    """100 alone and 60 besides among 10,000: the difference is 0.4 points, its deviation sqrt(160 - 0.16) / 10,000 = 0.1264 points."""
+    one = [True] * 100 + [False] * 9900
+    other = [False] * 100 + [True] * 60 + [False] * 9840
+    low, high = paired_bootstrap(one, other)
+    assert low == pytest.approx(0.004 - 1.96 * 0.001264, abs=1e-4) and high == pytest.approx(0.004 + 1.96 * 0.001264, abs=1e-4)
+    assert paired_bootstrap(one, one) == (0, 0)
