@@ -31,6 +31,8 @@ class PathwiseConfig:
     """Units in the hidden layer of the policy."""
     start: float = START
     """Gain of the policy's last layer at first; 0 begins with the middle of the action space everywhere."""
+    static: bool = False
+    """Choose the same for every observation: the policy sees zeros."""
     clip_norm: float = 1.0
     """The gradient's norm is clipped to this."""
 
@@ -72,7 +74,7 @@ class Pathwise:
     def act(self, observation: Tensor, memory: None, greedy: bool = False) -> tuple[Tensor, None]:
         """The policy's mean, or a draw around it."""
         with torch.no_grad():
-            mean = self.policy.mean(observation)
+            mean = self.policy.mean(self._seen(observation))
         return mean if greedy else self._around(mean), None
 
     def update(self, world: World) -> dict[str, float]:
@@ -83,7 +85,7 @@ class Pathwise:
         weights = {name: weight.detach().clone().requires_grad_() for name, weight in self.policy.named_parameters()}
         observation, rewards = world.reset(), []
         for _ in range(world.horizon):
-            step = world.step(self._around(functional_call(self.policy, weights, observation)))
+            step = world.step(self._around(functional_call(self.policy, weights, self._seen(observation))))
             observation = step.observation
             rewards.append(step.reward)
         gradients = torch.autograd.grad(world.loss(), list(weights.values()), retain_graph=True)
@@ -95,6 +97,9 @@ class Pathwise:
         self.optimizer.step()
         norm, total = torch.stack([norm, torch.stack(rewards).sum(dim=0).mean()]).tolist()
         return {"policy_gradient_norm": norm, "return": total}
+
+    def _seen(self, observation: Tensor) -> Tensor:
+        return torch.zeros_like(observation) if self.config.static else observation
 
     def _around(self, mean: Tensor) -> Tensor:
         """A draw around the mean [B, A] that keeps the mean's graph."""

@@ -264,7 +264,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure speed: images a second for rollout, rollout with perception, and training, beside a per-image loop."""
+    """Measure speed beside a loop: images a second over single images, or seconds a generation over a population's members."""
 
     task: Positional[TaskName]
     """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
@@ -281,19 +281,24 @@ class Bench:
 
     def run(self) -> None:
         """Measure and print."""
-        from hardattn import bench, console, results
+        from hardattn import bench, bench_filters, console, results
+        from hardattn.envs.tasks import find_task
         from hardattn.experiment import resolve_device
         from hardattn.memory import keep_freed_memory
 
         keep_freed_memory()
+        device, gains = resolve_device(self.device), find_task(self.task).gating
         with console.status("measuring") as tick:
-            table = bench.bench(self.task, self.batch_sizes, self.seconds, resolve_device(self.device), tick)
+            if gains:
+                table = bench_filters.bench_filters(self.task, device, tick)
+            else:
+                table = bench.bench(self.task, self.batch_sizes, self.seconds, device, tick)
         if self.out:
             results.write_json(self.out, table)
         if self.json:
             print(json.dumps(table, indent=2))
             return
-        bench.show(table)
+        (bench_filters if gains else bench).show(table)
         written = f"Numbers in {self.out}. " if self.out else ""
         console.say(f"{written}Next: hardattn train {self.task}")
 

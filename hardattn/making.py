@@ -56,8 +56,8 @@ def make_vector_env(
     """
     from hardattn import loading
     from hardattn.envs.catch_world import CatchWorld
-    from hardattn.envs.glimpse_world import GlimpseWorld
     from hardattn.envs.gymnasium_env import GlimpseVectorEnv
+    from hardattn.envs.task_data import new_world
     from hardattn.experiment import resolve_device
 
     where, asked = resolve_device(device), find_task(task)
@@ -74,7 +74,7 @@ def make_vector_env(
     if perception_sha256:
         loading.check_sha256(network, perception_sha256, str(folder))
     data, draws = _data(setup, split, where), _seed(seed)
-    world = GlimpseWorld(setup, data, network, batch_size=num_envs, precision=precision, device=where, seed=draws)
+    world = new_world(setup, data, network, batch_size=num_envs, precision=precision, device=where, seed=draws)
     return GlimpseVectorEnv(world, render_mode)
 
 

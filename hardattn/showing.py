@@ -10,8 +10,8 @@ from hardattn.envs.errors import HardattnError, UsageError
 
 def draw(
     name: str, *, count: int, first: int, wrong: bool, agent: str | None, task: str | None = None, out: Path | None
-) -> tuple[Path, Path]:
-    """Write paths.png and paths.gif for `count` test images from `first` on, or for wrongly read ones only.
+) -> list[Path]:
+    """Write paths.png and paths.gif (of gains gains.png) for `count` test images from `first` on, or for wrongly read ones only.
 
     Raises UsageError if there are no such images.
     """
@@ -27,16 +27,20 @@ def draw(
         chosen = chosen[chosen >= first][:count]
         if not len(chosen):
             raise UsageError(f"--wrong: no image from {first} on is read wrongly")
-    from hardattn import plots  # matplotlib takes a second to import: only here, once all names are right
+    from hardattn import plots, plots_gains  # matplotlib takes a second to import: only here, once all names are right
 
     shipped = run.folder.is_relative_to(loading.SHIPPED)
     folder = out or (Path() if shipped else run.folder)
-    files = folder / "paths.png", folder / "paths.gif"
+    world = run.world(batch_size=len(chosen), repeats=1)
+    files = [folder / "gains.png"] if run.setup.task.gating else [folder / "paths.png", folder / "paths.gif"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = plots.Paths(run.agent, run.world(batch_size=len(chosen), repeats=1), chosen)
-        plots.draw_sheet(paths, files[0])
-        plots.draw_animation(paths, files[1])
+        if run.setup.task.gating:
+            plots_gains.draw_gains(run.agent, world, chosen, files[0])
+        else:
+            paths = plots.Paths(run.agent, world, chosen)
+            plots.draw_sheet(paths, files[0])
+            plots.draw_animation(paths, files[1])
     except OSError as error:
         raise HardattnError(f"cannot draw into {folder}: {error.strerror or error}; choose another folder with --out") from error
     return files

@@ -133,3 +133,21 @@ def test_what_does_not_fit_is_named(network: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             build("dasnet-cifar10", "snes", sets=sets)
+
+
+def test_gymnasium_finds_it_and_show_draws_it(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import gymnasium as gym
+
+    import hardattn  # noqa: F401  # registers the ids
+
+    envs = gym.make_vec("hardattn/DasnetCifar10-v0", 3, perception=str(network), device="cpu", seed=0, split="test")
+    observation, info = envs.reset()
+    before = info["logits"]
+    observation, reward, done, _, info = envs.step(torch.zeros(3, envs.single_action_space.shape[0]))
+    assert observation.shape == (3, *envs.single_observation_space.shape) and torch.equal(info["logits"], before)
+    assert not bool(done.any()) and float(reward.abs().sum()) == 0
+    envs.close()
+    main(run(network, str(network.parent / "snes")))
+    main(["show", str(network.parent / "snes"), "--count", "2"])
+    assert (network.parent / "snes" / "gains.png").stat().st_size > 10_000
+    assert "gains.png" in capsys.readouterr().err
