@@ -32,16 +32,16 @@ LAST = "snes --set first=4"
 ROWS = {
     "vanilla": CLEAN + "centre --set episodes=128",
     "views": "python tools/dasnet_table.py views views dasnet-cifar10-pretrained",
-    "static": CLEAN + "pathwise --set static=true --set std=0 --set episodes=40000",
-    "pathwise": CLEAN + "pathwise --set episodes=40000",
-    "reinforce": CLEAN + "reinforce --set episodes=40000",
+    "static": CLEAN + "pathwise --set static=true --set std=0 --set episodes=24000",
+    "pathwise": CLEAN + "pathwise --set episodes=24000",
+    "reinforce": CLEAN + "reinforce --set episodes=24000",
     "snes": CLEAN + "snes --set policy=projected --set batch_size=1600 --set episodes=192000",
     "snes, last block": CLEAN + LAST,
     "spoiled: vanilla": SPOILED + "centre --set episodes=128",
     "spoiled: views": "python tools/dasnet_table.py views 'spoiled: views' dasnet-cifar10-pretrained",
-    "spoiled: static": SPOILED + "pathwise --set static=true --set std=0 --set episodes=80000",
-    "spoiled: pathwise": SPOILED + "pathwise --set episodes=80000",
-    "spoiled: reinforce": SPOILED + "reinforce --set episodes=80000",
+    "spoiled: static": SPOILED + "pathwise --set static=true --set std=0 --set episodes=40000",
+    "spoiled: pathwise": SPOILED + "pathwise --set episodes=40000",
+    "spoiled: reinforce": SPOILED + "reinforce --set episodes=40000",
     "spoiled: snes, last block": SPOILED + LAST,
 }
 VIEWS = ((0, 0), (-1, -1), (1, 1))  # shifts in pixels, each plain and mirrored: six views for six passes

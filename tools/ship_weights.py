@@ -14,15 +14,21 @@ import torch
 
 from hardattn import experiment, results
 from hardattn.envs.perception import weights_sha256
-from hardattn.envs.task_data import training_data
+from hardattn.envs.task_data import new_network, training_data
 from hardattn.loading import SHIPPED
 
-TRAINING_ONLY = ("optimizer", "critic", "generator")
+TRAINING_ONLY = ("optimizer", "critic", "generator", "strategy", "deviation", "population")
+
+
+STATISTICS = ("mean", "deviation", "usual", "usual_deviation")  # of a CNN's inputs and observations: computed with in full
 
 
 def rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Floating-point weights as bfloat16: what perception computes with anyway where bf16 is fast, so nothing changes there."""
-    return {name: weight.bfloat16() if weight.is_floating_point() else weight for name, weight in weights.items()}
+    return {
+        name: weight.bfloat16() if weight.is_floating_point() and name not in STATISTICS else weight
+        for name, weight in weights.items()
+    }
 
 
 def ship(run: Path, name: str = "") -> Path:
@@ -30,11 +36,11 @@ def ship(run: Path, name: str = "") -> Path:
     config, state = results.read_json(run / results.CONFIG), results.read_state(run / results.CHECKPOINT)
     folder = SHIPPED / (name or config["task"]["name"])
     perception = rounded(state["perception"])
-    agent = {key: value for key, value in state["agent"].items() if key not in TRAINING_ONLY}
+    agent = {key: value for key, value in state.get("agent", {}).items() if key not in TRAINING_ONLY}
     results.write_json(folder / results.CONFIG, config)
     # The fingerprint is that of the weights as they are loaded: float32 again.
-    setup = experiment.from_json(config)
-    network = setup.perception(training_data(setup.task))
+    setup = experiment.task_from_json(config["task"])
+    network = new_network(setup, training_data(setup))
     network.load_state_dict(perception)
     shipped = {"perception": perception, "agent": agent, "perception_sha256": weights_sha256(network)}
     results.write_state(folder / results.WEIGHTS, shipped)
