@@ -34,7 +34,7 @@ class SnesConfig:
     """The parts of the observation that the policy reads, e.g. hidden,log_probabilities; all reads everything."""
     rank: int = 16
     """Random projections for policy=projected."""
-    std: float = 0.1
+    std: float = 0.3
     """Standard deviation of the weights at the start; weights are scaled so that it is about that of the scores."""
     learning_rate: float = 1.0
     """Step size of the mean, in units of the deviation."""
@@ -44,8 +44,8 @@ class SnesConfig:
     """The deviation never falls below this. For snes alone."""
     mirrored: bool = False
     """Draw every member with its mirror image. For snes alone."""
-    penalty: float = 0.005
-    """Fitness lost for each unit of a member's length (dasNet's L2 term)."""
+    penalty: float = 0.0
+    """Fitness lost for each unit of a member's length (dasNet's L2 term: 0.005 there)."""
 
     def __post_init__(self) -> None:
         if min(self.std, self.learning_rate, self.rank) <= 0 or min(self.std_rate, self.std_floor, self.penalty) < 0:

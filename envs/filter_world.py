@@ -55,6 +55,8 @@ class FilterWorld:
     ) -> None:
         if task.gating is None:
             raise UsageError(f"task {task.name}: it has no filters to weigh")
+        if task.gating.first >= len(network.stages):
+            raise UsageError(f"first={task.gating.first}: the network has {len(network.stages)} convolutions; wanted one of these")
         self.task, self.gating, self.device = task, task.gating, torch.device(device)
         self._pass = ShuffledPass(len(dataset), batch_size, repeats, seed, self.device)
         self.dataset = dataset.to(self.device)

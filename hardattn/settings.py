@@ -79,7 +79,7 @@ CANVAS = {
 LONG = {"train.episodes": 5_000_000, "perception.encoder": "fc", "train.augment": 0.2}
 # The upper core and the spread of looks of Ba et al. 2015: a variance of 0.03, where 1 is 15 % of the image's width.
 DRAM = {"train.episodes": 1_500_000, "agent.policy": "lstm", "agent.std": 0.173}
-# Two digits: they begin near the middle, and the policy moves slowly, or it has left them before perception reads (results/dram.md).
+# Two digits begin near the middle, and the policy moves slowly, or it has left them before perception reads (results/dram.md).
 TWO = DRAM | {
     "train.episodes": 2_000_000,
     "train.batch_size": 128,

@@ -25,6 +25,7 @@ ROWS = {
     "reinforce": "",
     "ppo": "--agent ppo",
     "pathwise": "--agent pathwise",
+    "snes": "--agent snes",
     "sb3:PPO": "--agent sb3:PPO",
 }
 REFERENCE, CHALLENGER = "sb3:PPO", "ppo"

@@ -184,6 +184,9 @@ def test_what_it_refuses() -> None:
         made.step(scores(made))
     with pytest.raises(ValueError, match="after the last of 3 passes"):
         made.step(scores(made))
+    bare = cnn.Cnn(torch.nn.Identity(), [], cnn.MaximumHead(), torch.nn.Linear(3, 10), 3)
+    with pytest.raises(UsageError, match="the network has 0 convolutions"):
+        FilterWorld(made.task, made.dataset, bare, batch_size=4)
     with pytest.raises(UsageError, match="no filters to weigh"):
         FilterWorld(find_task("ram-mnist"), made.dataset, made.network, batch_size=4)
 
