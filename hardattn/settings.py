@@ -100,6 +100,8 @@ GAINS = {
     "train.keep": "best",
     "agent.start": 0.0,
     "agent.learning_rate": 3e-4,
+    "agent.std": 0.1,
+    "agent.penalty": 0.005,
 }
 
 # What a learner needs on every task: the population of an evolution strategy is the number of repeats.
