@@ -33,7 +33,7 @@ ROWS = {
     "vanilla": CLEAN + "centre --set episodes=128",
     "views": "python tools/dasnet_table.py views views dasnet-cifar10-pretrained",
     "static": CLEAN + "pathwise --set static=true --set std=0 --set episodes=24000",
-    "pathwise": CLEAN + "pathwise --set episodes=24000",
+    "pathwise": CLEAN + "pathwise --set std=0 --set agent.learning_rate=2e-5 --set keep=last --set episodes=24000",
     "reinforce": CLEAN + "reinforce --set episodes=24000",
     "snes": CLEAN + "snes --set policy=projected --set batch_size=1600 --set episodes=192000",
     "snes, last block": CLEAN + LAST,
