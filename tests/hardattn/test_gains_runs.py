@@ -123,6 +123,20 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(data: Path) -> None:
     assert one["perception_sha256"] == other["perception_sha256"]
 
 
+def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_maxout_has_its_own_steps(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["pretrain", "dasnet-cifar10", "--cnn", "maxout", "--set", "cnn.learning_rate=1e9", "--out", str(data / "nan")])
+    assert left.value.code == 1 and "--set cnn.learning_rate=2.5e+08" in capsys.readouterr().err
+    from hardattn import pretrain_cnn
+
+    rates = [
+        pretrain_cnn.build("dasnet-cifar10", [f"cnn={kind}"], seed=0, device="cpu")[1].learning_rate for kind in ("small", "maxout")
+    ]
+    assert rates == [0.1, 0.015]
+
+
 def test_what_does_not_fit_is_named(network: Path) -> None:
     from_network = f"perception_from={network}"
     for sets, message in (
