@@ -10,6 +10,7 @@ from torch import Tensor
 from hardattn.agents.base import collect
 from hardattn.envs.errors import UsageError
 from hardattn.envs.glimpse import to_locations
+from hardattn.envs.observation import Observation
 from hardattn.envs.world import World
 
 
@@ -112,6 +113,11 @@ class Raster(_Path):
     # An MNIST digit fills the middle 20 of 28 pixels: patches of 8 at spacings of 8 and 7 pixels cover 16 x 22 of them.
     COLUMNS, ROWS = 2, 3
     REACH_X, REACH_Y = 0.3, 0.5
+
+    def __init__(self, observation_space: spaces.Box, action_space: spaces.Box, **settings: Any) -> None:
+        if isinstance(observation_space, Observation) and "location" not in observation_space.parts:
+            raise UsageError("agent raster: no place is looked at in this task; the control there is centre")
+        super().__init__(observation_space, action_space, **settings)
 
     def looks(self, action_space: spaces.Box) -> Tensor:
         """The grid's middles; further coordinates of the action (a stop number) stay at their low end."""

@@ -51,12 +51,16 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
     return -(log_probs * advantages.detach()).sum(dim=1).mean()
 
 
+FAR = 20.0  # difference of log-probabilities beyond which a ratio would only overflow, as it can over hundreds of coordinates
+
+
 def clipped_surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """-mean of min(r A, clamp(r, 1 - clip, 1 + clip) A), with r = exp(log_probs - old_log_probs).
 
     Schulman et al. 2017, equation 7. All [N]; no gradient runs through the old log-probabilities and the advantages.
     """
-    ratio, advantages = (log_probs - old_log_probs.detach()).exp(), advantages.detach()
+    difference = (log_probs - old_log_probs.detach()).clamp(-FAR, FAR)
+    ratio, advantages = difference.exp(), advantages.detach()
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
 
 

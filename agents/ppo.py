@@ -142,7 +142,7 @@ class PPO:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.optimizer.step()
-        change = (log_probs - old_log_probs).detach()
+        change = (log_probs - old_log_probs).detach().clamp(-losses.FAR, losses.FAR)
         divergence = (change.exp() - 1 - change).mean()  # estimates KL(old, new), never below 0 (Schulman 2020)
         return torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), divergence])
 

@@ -12,8 +12,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hardattn.agents.base import action_width, collect
-from hardattn.agents.strategies import EVOSAX, Evosax, Snes, Strategy
+from hardattn.agents.base import Rollout, action_width, collect
+from hardattn.agents.strategies import EVEN, EVOSAX, Evosax, Snes, Strategy
 from hardattn.envs.errors import UsageError, unknown
 from hardattn.envs.observation import Observation
 from hardattn.envs.world import World
@@ -37,7 +37,7 @@ class SnesConfig:
     std: float = 0.3
     """Standard deviation of the weights at the start; weights are scaled so that it is about that of the scores."""
     learning_rate: float = 1.0
-    """Step size of the mean, in units of the deviation."""
+    """Step size of the mean, in units of the deviation; Sep_CMA_ES and CR_FM_NES have their own."""
     std_rate: float = 1.0
     """Step size of the deviation, as a multiple of the usual one; 0 keeps the deviation. For snes alone."""
     std_floor: float = 1e-4
@@ -45,7 +45,7 @@ class SnesConfig:
     mirrored: bool = False
     """Draw every member with its mirror image. For snes alone."""
     penalty: float = 0.0
-    """Fitness lost for each unit of a member's length (dasNet's L2 term: 0.005 there)."""
+    """Fitness lost for each unit of a member's length, beside the mean return; dasNet's L2 term stands beside a sum over images."""
 
     def __post_init__(self) -> None:
         if min(self.std, self.learning_rate, self.rank) <= 0 or min(self.std_rate, self.std_floor, self.penalty) < 0:
@@ -55,6 +55,12 @@ class SnesConfig:
             raise unknown("strategy", self.strategy, known)
         if self.policy not in ("linear", "projected", "static"):
             raise unknown("policy", self.policy, ("linear", "projected", "static"))
+
+    def check_population(self, repeats: int) -> None:
+        """Raise UsageError for a population that the strategy cannot draw."""
+        in_pairs = self.mirrored if self.strategy == "snes" else self.strategy.removeprefix("evosax:") in EVEN
+        if in_pairs and repeats % 2:
+            raise UsageError(f"repeats={repeats}: the strategy draws members in pairs; wanted an even number")
 
 
 class FlatPolicy:
@@ -156,17 +162,21 @@ class SNES:
         if self.strategy is None:
             self.strategy = self._new_strategy(world.repeats)
         members = self.strategy.ask(world.repeats)
-        self._population = members
-        try:
-            returns = collect(self, world).rewards.sum(dim=1)  # [n * p]
-        finally:
-            self._population = None
+        returns = self.play(members, world).rewards.sum(dim=1)  # [n * p]
         each = returns.view(-1, world.repeats).mean(dim=0)  # [p]
         fitness = self.config.penalty * members.norm(dim=1) - each
         self.strategy.tell(fitness)
         self.mean, self.deviation = self.strategy.mean, self.strategy.deviation
         report = torch.stack([each.mean(), each.max() - each.min(), self.mean.norm(), self.deviation.mean()]).tolist()
         return dict(zip(("return", "return_range", "length", "std"), report, strict=True))
+
+    def play(self, members: Tensor, world: World, indices: Tensor | None = None) -> Rollout:
+        """One batch of episodes, each example by every member [p, size]; the world's repeats must be p."""
+        self._population = members
+        try:
+            return collect(self, world, indices=indices)
+        finally:
+            self._population = None
 
     def state_dict(self) -> dict[str, Any]:
         """The middle and the width of the distribution, the strategy's own state, and the generator of drawn members."""

@@ -16,7 +16,8 @@ from torch.utils.dlpack import from_dlpack
 from hardattn.envs.errors import HardattnError, UsageError, unknown
 
 EVOSAX = ("SNES", "Open_ES", "PGPE", "Sep_CMA_ES", "CR_FM_NES")
-PAIRS = ("Open_ES", "PGPE")  # these draw each member with its mirror image
+EVEN = ("Open_ES", "PGPE", "CR_FM_NES")  # these draw members in pairs
+ADAM = ("Open_ES", "PGPE")  # these move their mean by an optimiser of one's choice
 
 
 class Strategy(Protocol):
@@ -86,7 +87,7 @@ def deviation_rate(size: int) -> float:
 
 
 def member_noise(size: int, seed: int, generation: int, member: int, device: torch.device) -> Tensor:
-    """The noise [d] of one member of one generation: the same wherever and beside whomever it is drawn."""
+    """The noise [d] of one member of one generation: on one kind of device the same wherever and beside whomever it is drawn."""
     name = hashlib.sha256(f"{seed} {generation} {member}".encode()).digest()
     random = torch.Generator(device).manual_seed(int.from_bytes(name[:7], "big"))
     return torch.randn(size, generator=random, device=device)
@@ -148,7 +149,7 @@ class Evosax:
     ) -> None:
         if name not in EVOSAX:
             raise unknown("strategy of evosax", name, EVOSAX)
-        if name in PAIRS and population % 2:
+        if name in EVEN and population % 2:
             raise UsageError(f"a population of {population}: {name} draws members in pairs; wanted an even number")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, or it takes the GPU's memory from torch
         import jax
@@ -158,7 +159,7 @@ class Evosax:
 
         self._jax, self.name, self.population, self.device = jax, name, population, torch.device(device)
         # Adam's step is about its rate in every coordinate, so the rate is one in units of the deviation, as for SNES.
-        settings: dict[str, Any] = {"optimizer": optax.adam(mean_rate * std)} if name in PAIRS else {}
+        settings: dict[str, Any] = {"optimizer": optax.adam(mean_rate * std)} if name in ADAM else {}
         if name == "SNES":
             settings["optimizer"] = optax.sgd(mean_rate)
         if name == "Open_ES":
@@ -179,7 +180,12 @@ class Evosax:
     @property
     def deviation(self) -> Tensor:
         """The standard deviation, [d] or one number, a copy."""
-        return from_dlpack(self.state.std).clone().to(self.device)
+        deviation = self.state.std
+        if self.name == "Sep_CMA_ES":
+            deviation = deviation * self.state.C**0.5
+        elif self.name == "CR_FM_NES":  # but for its one direction of greater variance
+            deviation = deviation * self.state.D
+        return from_dlpack(deviation).clone().to(self.device)
 
     def ask(self, population: int) -> Tensor:
         """Draw members [p, d]. Raises UsageError for another population than at the start."""
@@ -215,7 +221,7 @@ class Evosax:
 def _packed(leaf: Any) -> dict[str, Any]:
     import numpy as np
 
-    array = np.ascontiguousarray(leaf)
+    array = np.asarray(leaf)
     return {
         "type": str(array.dtype),
         "shape": list(array.shape),

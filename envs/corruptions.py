@@ -31,8 +31,12 @@ def corrupt(images: Tensor, kind: str, strength: int, generator: torch.Generator
     if kind == "none":
         return images
     if kind == "all":
-        parts = images.tensor_split(len(KINDS))
-        return torch.cat([corrupt(part, one, strength, generator) for part, one in zip(parts, KINDS, strict=True)])
+        first = 0
+        if len(images) < len(KINDS):  # too few for each: begin with any
+            first = int(torch.randint(len(KINDS), (), generator=generator, device=images.device))
+        kinds = KINDS[first:] + KINDS[:first]
+        parts = zip(images.tensor_split(len(KINDS)), kinds, strict=True)
+        return torch.cat([corrupt(part, one, strength, generator) for part, one in parts if len(part)])
     if strength:
         grade = torch.full((len(images),), strength - 1, device=images.device)
     else:

@@ -4,6 +4,7 @@ The four files, gzipped, lie in the data folder under fashion/, or where Debian'
 """
 
 import gzip
+import zlib
 
 import torch
 
@@ -35,6 +36,6 @@ def _read(name: str) -> torch.Tensor:
     path = own if own.exists() or not (SYSTEM_FASHION / name).exists() else SYSTEM_FASHION / name
     try:
         return torch.from_numpy(parse_idx(gzip.decompress(path.read_bytes())))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         remedy = "the Debian package dataset-fashion-mnist has it; `hardattn data path fashion` says where else it may lie"
         raise HardattnError(f"cannot read {path}: {error}; {remedy}") from error

@@ -1,7 +1,8 @@
 """The world of dasNet: an agent weighs the feature maps of a frozen CNN, pass after pass over the same image.
 
 Stollenga et al. 2014. The first pass is the network as it is; then, at each of T steps, the agent sees how the network reacted and
-sets a gain for every map, and the image goes through again. With scores of 0 every gain is 1: the network as it is, to the bit.
+sets a gain for every map, and the image goes through again. With scores of 0 every gain is 1: the network as it is, to the bit (but
+for the rounding of a convolution that is taken apart, which is done only to train populations).
 """
 
 import math
@@ -17,7 +18,7 @@ from hardattn.envs import rewards
 from hardattn.envs.cnn import Cnn, Seen, Split
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
-from hardattn.envs.gains import LIMIT, spread_of, to_gains
+from hardattn.envs.gains import LIMIT, to_gains
 from hardattn.envs.observation import Observation
 from hardattn.envs.pictures import Pictures
 from hardattn.envs.shuffle import ShuffledPass
@@ -76,7 +77,6 @@ class FilterWorld:
         self._clock = torch.eye(self.horizon, device=self.device)
         # Episodes, passes, correct, scores that were clipped, actions that were not finite
         self._tally = torch.zeros(5, dtype=torch.int64, device=self.device)
-        self._moved = torch.zeros(len(self._counts), device=self.device)
 
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next images of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
@@ -113,7 +113,6 @@ class FilterWorld:
         last = self._step == self.horizon
         self._tally[1] += len(action)
         self._tally[3] += (action.detach().abs() > LIMIT).any(dim=1).sum()
-        self._moved += spread_of(self.gains[-1]) / self.horizon
         if last:
             self._tally[0] += len(action)
             self._tally[2] += self.right.sum()

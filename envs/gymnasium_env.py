@@ -22,7 +22,9 @@ from hardattn.envs.catch_world import CatchWorld
 from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
+from hardattn.envs.filter_world import FilterWorld
 from hardattn.envs.glimpse_world import GlimpseWorld
+from hardattn.envs.pictures import Pictures
 
 Tree = Any  # a tensor, or a dict of them
 
@@ -46,7 +48,7 @@ class LookVectorEnv(VectorEnv[Tree, Tree, Tensor]):
         num_envs: int,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
-        dataset: Dataset | Canvases | Crops | Games,
+        dataset: Dataset | Canvases | Crops | Games | Pictures,
         device: torch.device,
         render_mode: str | None,
     ) -> None:
@@ -138,7 +140,7 @@ class GlimpseVectorEnv(LookVectorEnv):
     show each image once (repeats of 1) and have no stop action; raises UsageError otherwise.
     """
 
-    def __init__(self, world: GlimpseWorld | CatchWorld, render_mode: str | None = None) -> None:
+    def __init__(self, world: GlimpseWorld | CatchWorld | FilterWorld, render_mode: str | None = None) -> None:
         if world.repeats != 1 or world.stop:
             raise UsageError(f"GlimpseVectorEnv: got repeats={world.repeats} and stop={world.stop}, wanted 1 and False")
         self.world = world
@@ -149,12 +151,13 @@ class GlimpseVectorEnv(LookVectorEnv):
         self.world.reseed(seed)
 
     def _start(self, examples: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
-        observation = self.world.reset(examples)
+        observation, self._steps = self.world.reset(examples), 0
         return observation, {"example": self.world.examples, "logits": self.world.logits}
 
     def _look(self, actions: Any) -> tuple[Tensor, Tensor, bool, dict[str, Any], dict[str, Tensor]]:
         step = self.world.step(as_floats("action", actions, self.device))
-        done = len(self.world.locations) == self.world.horizon
+        self._steps += 1
+        done = self._steps == self.world.horizon  # asking step.done would make a GPU wait
         info = {"example": self.world.examples, "logits": step.logits}
         note = {"label": self.world.labels, "correct": self.world.right} if done else {}
         return step.observation, step.reward, done, info, info | note

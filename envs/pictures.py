@@ -30,7 +30,7 @@ class Pictures:
         height, width = self.source.images.shape[2:]
         if self.corruption in ("jpeg", "all") and (height % 8 or width % 8):
             raise UsageError(
-                f"corruption={self.corruption}: pictures are {height} x {width}, wanted multiples of 8 for JPEG's blocks"
+                f"corruption={self.corruption}: pictures are {height} x {width}, wanted multiples of 8 for JPEG; try noise"
             )
 
     def __len__(self) -> int:

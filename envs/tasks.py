@@ -108,9 +108,9 @@ class GatingConfig:
     boost: float = 0.005
     """Weight in the boosted reward of images that are told right, against 1 for the others (dasNet's lambda_correct)."""
     corruption: Literal["none", "noise", "blur", "contrast", "jpeg", "all"] = "none"
-    """What spoils each image before it is shown; all takes the four in turn."""
+    """What spoils each image before it is shown; all spoils a quarter of a batch with each."""
     strength: int = 0
-    """How strong that is, 1 to 5; 0 takes each strength in turn."""
+    """How strong that is, 1 to 5; 0 draws a strength for each image."""
 
     def __post_init__(self) -> None:
         for name in ("cnn", "rule", "where", "corruption"):

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardattn.agents.base import collect
 from hardattn.agents.snes import SNES
 from hardattn.agents.strategies import Snes
 from hardattn.console import results
@@ -93,8 +92,7 @@ def _generation(task: Task, data: Dataset, precision: Precision, device: str) ->
     indices = torch.arange(IMAGES, device=device)
 
     def play(world: FilterWorld, who: torch.Tensor) -> None:
-        agent._population = who
-        collect(agent, world, indices=indices)
+        agent.play(who, world, indices)
 
     def loop() -> None:
         for k in range(LOOPED):

@@ -100,6 +100,8 @@ class Pretrain:
         from hardattn.envs.tasks import find_task
 
         if find_task(self.task).gating:
+            if self.preset != "default":
+                raise UsageError(f"--preset {self.preset}: a CNN's training has none; change its settings, e.g. --set epochs=60")
             self._cnn()
             return
         if self.cnn:
@@ -142,6 +144,14 @@ def _is_of_the_task(assignment: str, task: str) -> bool:
     section, _, field = assignment.partition("=")[0].strip().rpartition(".")
     fields = [*settable(setup), *(settable(setup.canvas) if setup.canvas else [])]
     return section in ("task", "canvas") or (not section and field in fields)
+
+
+def _use(data_dir: Path | None) -> str:
+    """Look for data there. Returns what stands before the next command so that it looks there too."""
+    if data_dir is None:
+        return ""
+    os.environ["HARDATTN_DATA_DIR"] = str(data_dir)
+    return f"HARDATTN_DATA_DIR={data_dir} "
 
 
 def _again(agent: str | None, task: str | None) -> str:
@@ -197,7 +207,8 @@ class Evaluate:
         run = open_run(self.run_or_task, split=self.split, agent=self.agent, task=self.task, device=device)
         with console.status("measuring") as tick:
             report, _ = evaluate.full_report(run.agent, evaluate.test_world(run.world, run.dataset), tick)
-        report = {"task": run.setup.task.name, "agent": run.setup.agent, "split": self.split, **report}
+        shown = {"data": getattr(run.dataset, "name", "")} if run.setup.task.gating else {}  # which tells how images are spoiled
+        report = {"task": run.setup.task.name, **shown, "agent": run.setup.agent, "split": self.split, **report}
         if self.json:
             print(json.dumps(report, indent=2))
             return
@@ -319,18 +330,17 @@ class Data:
         from hardattn import console, data
         from hardattn.envs.data_folder import data_dir
 
-        if self.data_dir is not None:
-            os.environ["HARDATTN_DATA_DIR"] = str(self.data_dir)
+        there = _use(self.data_dir)
         folder = data_dir() / data.source(self.name).folder
         if self.what == "path":
             print(folder)
         elif self.what == "fetch":
             with console.bytes_progress(self.name) as watch:
                 data.fetch(self.name, watch)
-            console.say(f"{self.name} is in {folder}. Next: hardattn data verify {self.name}")
+            console.say(f"{self.name} is in {folder}. Next: {there}hardattn data verify {self.name}")
         else:
             data.verify(self.name)
-            console.say(f"{self.name} is whole. Next: hardattn pretrain dasnet-{self.name}")
+            console.say(f"{self.name} is whole. Next: {there}hardattn pretrain dasnet-{self.name}")
 
 
 @dataclass(frozen=True)

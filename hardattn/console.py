@@ -82,7 +82,8 @@ def say(text: str) -> None:
 
 def show_report(report: dict[str, Any]) -> None:
     """The table of an evaluation: protocols above, controls below."""
-    table = Table(title=f"{report['task']} · {report['agent']} · {report['images']:,} images", title_justify="left")
+    shown = f" of {report['data']}" if "data" in report else ""
+    table = Table(title=f"{report['task']} · {report['agent']} · {report['images']:,} images{shown}", title_justify="left")
     table.add_column("looks chosen by")
     table.add_column("error", justify="right")
     table.add_column("95 % interval", justify="right")

@@ -108,6 +108,9 @@ def fetch(name: str, watch: Callable[[int, int], None] = lambda done, total: Non
             _download(url, archive, watch)
             break
         except OSError as error:  # urllib's errors are of this kind too
+            if getattr(error, "code", 0) == 416:  # nothing comes after what is there: it is whole, or another file
+                archive.with_name(f"{archive.name}.part").replace(archive)
+                break
             errors.append(f"{url}: {error}")
     else:
         raise HardattnError(f"cannot download {name}: {'; '.join(errors)}. {wanted.remedy}; put the files into {folder}")
@@ -136,6 +139,8 @@ def _download(url: str, archive: Path, watch: Callable[[int, int], None]) -> Non
             while block := answer.read(1 << 20):
                 file.write(block)
                 watch(file.tell(), total)
+            if file.tell() < total:
+                raise OSError(f"the server stopped after {file.tell():,} of {total:,} bytes; what came is kept, try again")
     os.replace(part, archive)
 
 

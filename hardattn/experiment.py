@@ -41,13 +41,18 @@ class Experiment:
         return new_world(self.task, dataset, perception, device=self.device, **(arguments | changes))
 
 
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that no random generator takes; phases and worlds count on from it."""
+    if not 0 <= seed < 2**63 - 10_000:
+        raise UsageError(f"--seed {seed}: wanted a whole number from 0 to about 9e18")
+
+
 def build(
     task: str, agent: str, *, preset: str = "default", sets: list[str] | None = None, seed: int = 0, device: str = "auto"
 ) -> Experiment:
     """An experiment from the names and assignments of a command line. Raises UsageError for any that is wrong."""
     base = find_task(task)
-    if not 0 <= seed < 2**63 - 10_000:  # phases and worlds count on from it
-        raise UsageError(f"--seed {seed}: wanted a whole number from 0 to about 9e18")
+    check_seed(seed)
     sections = {
         "train": TrainSettings(),
         "task": base,
@@ -57,15 +62,18 @@ def build(
         **({"catch": base.catch} if base.catch else {}),
         **({"gating": base.gating} if base.gating else {}),
     }
-    # A preset speaks of the learner that it was tuned for; what another agent does not have, it does not get.
+    # A preset speaks of the learner that it was tuned for; what another agent does not have or take, it does not get.
     chosen = {
         key: value
         for key, value in (settings.preset(base.name, preset) | settings.of_learner(agent, preset)).items()
-        if not key.startswith("agent.") or key.removeprefix("agent.") in settings.settable(sections["agent"])
+        if not key.startswith("agent.") or _takes(sections["agent"], key.removeprefix("agent."), value)
     }
+    if base.catch:
+        chosen.pop("train.mode", None)  # there is nothing to freeze
     sections = settings.override(sections, chosen)
     own = sections.get("perception", base.perception)
-    sections = settings.override(sections, settings.parse(sets or []))
+    asked = settings.parse(sets or [])
+    sections = settings.override(sections, asked)
     perception = sections.get("perception", base.perception)
     if base.catch:
         sections["task"] = _as_long_as_a_ball_falls(sections["task"], base, sections["catch"])
@@ -77,8 +85,10 @@ def build(
             f"repeats={sections['train'].repeats}: {agent} plays each example with a whole population; wanted {least} or more, "
             "e.g. --set repeats=50 --set batch_size=3200"
         )
+    if hasattr(sections["agent"], "check_population"):
+        sections["agent"].check_population(sections["train"].repeats)
     if base.gating:
-        sections["gating"] = _gating(sections, base)
+        sections["gating"] = _gating(sections, base, asked)
     elif sections["train"].mode == "frozen":
         source = sections["train"].perception_from
         if perception != own:
@@ -98,6 +108,17 @@ def build(
     )
 
 
+def _takes(config: Any, field: str, value: Any) -> bool:
+    """Whether a config has the field and accepts the value."""
+    if field not in settings.settable(config):
+        return False
+    try:
+        dataclasses.replace(config, **{field: value})
+    except UsageError:
+        return False
+    return True
+
+
 def _as_long_as_a_ball_falls(task: Task, base: Task, game: CatchConfig) -> Task:
     """The task with the horizon that follows from the screen."""
     if task.num_glimpses not in (base.num_glimpses, game.size - 1):
@@ -107,15 +128,17 @@ def _as_long_as_a_ball_falls(task: Task, base: Task, game: CatchConfig) -> Task:
     return dataclasses.replace(task, num_glimpses=game.size - 1)
 
 
-def _gating(sections: dict[str, Any], base: Task) -> GatingConfig:
+def _gating(sections: dict[str, Any], base: Task, asked: dict[str, str]) -> GatingConfig:
     """The task's gains over the network that perception_from holds. Raises UsageError for another mode or another network."""
     chosen: GatingConfig = sections["gating"]
     mode, source = sections["train"].mode, sections["train"].perception_from
     if mode != "frozen":
         raise UsageError(f"mode={mode}: the network of {base.name} is trained before, by hardattn pretrain; wanted frozen")
-    held = _saved_task(source, base.name)["gating"]["cnn"]
-    assert base.gating is not None
-    if chosen.cnn not in (held, base.gating.cnn):
+    saved = _saved_task(source, base.name)
+    if not saved.get("gating"):
+        raise UsageError(f"perception_from={source}: it was trained on {saved['name']}; wanted hardattn pretrain {base.name}")
+    held = saved["gating"]["cnn"]
+    if chosen.cnn != held and not {"cnn", "gating.cnn"}.isdisjoint(asked):
         raise UsageError(
             f"cnn={chosen.cnn}: {source or 'the network that ships'} is {held}; name another with perception_from=FOLDER"
         )
@@ -129,8 +152,6 @@ def _saved_task(source: str, task: str) -> dict[str, Any]:
     file = loading.find(source or loading.pretrained(task)) / results.CONFIG
     try:
         saved: dict[str, Any] = results.read_json(file)["task"]
-        if find_task(task).gating and not saved.get("gating"):
-            raise UsageError(f"perception_from={source}: it was trained on {saved['name']}; wanted hardattn pretrain {task}")
         return saved
     except (KeyError, TypeError) as error:
         raise HardattnError(f"{file} does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
@@ -191,7 +212,7 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
     """
     try:
         setup = task_from_json(saved["task"], task)
-        name = saved["agent"]
+        name = "centre" if saved["agent"] == "pretrain" else saved["agent"]  # a network alone is measured as it is
         if not plugins.is_ours(name) and agent != name:
             raise UsageError(f"this run's agent is your own class {name}; name it again with --agent {name}")
         config_class = getattr(plugins.agent_class(name), "Config", None)

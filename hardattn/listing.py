@@ -13,7 +13,7 @@ from hardattn.console import results, say
 from hardattn.envs.errors import unknown
 from hardattn.envs.importing import import_object, installed_agents
 from hardattn.envs.tasks import TASKS, Task, find_task
-from hardattn.settings import PRESETS, TrainSettings, settable
+from hardattn.settings import PRESETS, CnnSettings, TrainSettings, settable
 
 RUNS = "results/runs"
 
@@ -63,7 +63,7 @@ def _runs() -> Table | None:
     for folder in folders:
         try:
             final = json.loads((folder / "final.json").read_text())
-            state = f"{final['protocols']['mean']['error']:.2f} %"
+            state = f"{final['protocols']['mean']['error'] if 'protocols' in final else final['test_error']:.2f} %"
         except (OSError, ValueError, KeyError):
             state = "not finished"
         table.add_row(str(folder), state)
@@ -76,11 +76,15 @@ def _settings(name: str) -> None:
         shown = [
             (title, config) for title, config in (("canvas", task.canvas), ("catch", task.catch), ("gating", task.gating)) if config
         ]
-        seeing = [] if task.catch or task.gating else [("perception", task.perception)]
+        seeing: list[tuple[str, Any]] = [] if task.catch or task.gating else [("perception", task.perception)]
+        if task.gating:
+            seeing.append(("cnn", CnnSettings()))
         for title, config in (("train", TrainSettings()), ("task", task), *shown, *seeing):
             results.print(_fields(title, config))
         if shown:
-            say(f"Where two sections share a key, write {shown[0][0]}.size or task.size")
+            title, config = shown[0]
+            shared = sorted(set(settable(config)) & {*settable(task), *settable(TrainSettings())})
+            say(f"Where two sections share a key, write the section before it, e.g. {title}.{shared[0]}")
         say(f"Presets: {', '.join(PRESETS.get(name, {'default': {}}))}. Next: hardattn train {name} --set episodes=100_000")
         return
     known = [*AGENTS, *installed_agents()]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from hardattn import experiment, plugins, results
+from hardattn.agents import CONTROLS
 from hardattn.envs.catch import Games
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError, unknown
@@ -117,7 +118,7 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
     world = setup.world(dataset, perception, batch_size=1, repeats=1)
     actor = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
     try:
-        actor.load_state_dict(state["agent"])
+        actor.load_state_dict(state["agent"] if "agent" in state or setup.agent not in CONTROLS else {})
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise HardattnError(f"{folder}: the agent's state does not fit {setup.agent}: {error}; train the run again") from error
     return Run(setup, dataset, perception, actor, folder)

@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,16 @@ from hardattn.envs import datasets, task_data
 from hardattn.envs.augment import shifted
 from hardattn.envs.cnn import Cnn, whiten
 from hardattn.envs.datasets import Dataset
-from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.errors import HardattnError
 from hardattn.envs.perception import weights_sha256
 from hardattn.envs.tasks import find_task
 from hardattn.envs.world import use_bf16
 from hardattn.evaluate import percent
-from hardattn.experiment import Experiment, resolve_device
-from hardattn.settings import TrainSettings
+from hardattn.experiment import Experiment, check_seed, resolve_device
+from hardattn.settings import MAXOUT, CnnSettings, TrainSettings
 from hardattn.statistics import wilson
 from hardattn.train import Interrupted, Progress, interruptible, may_start
 
-
-@dataclass(frozen=True)
-class CnnSettings:
-    """How the network is trained."""
-
-    epochs: int = 30
-    """Passes over the training images."""
-    batch_size: int = 256
-    """Images a step."""
-    learning_rate: float = 0.1
-    """Largest step size of stochastic gradient descent; it rises in the first fifth of the training, then falls to 0 along a
-    cosine."""
-    momentum: float = 0.9
-    """Nesterov momentum."""
-    weight_decay: float = 5e-4
-    """Pull of the weights towards 0."""
-    smoothing: float = 0.05
-    """Share of each label that is spread over all classes."""
-    shift: int = 3
-    """Training images are moved by up to this many pixels each way, and mirrored half of the time (not digits or clothes)."""
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.learning_rate) <= 0 or min(self.weight_decay, self.shift) < 0:
-            raise UsageError(
-                f"cnn: epochs, batch_size and learning_rate must be above 0, weight_decay and shift not below, got {self}"
-            )
-        if not (0 <= self.momentum < 1 and 0 <= self.smoothing < 1):
-            raise UsageError(f"cnn: momentum={self.momentum} and smoothing={self.smoothing}: wanted 0 to less than 1")
-
-
-# A maxout network has no normalisation, and larger steps blow it up; its dropout is what keeps it from learning by heart.
-MAXOUT = {"cnn.learning_rate": "0.015", "cnn.batch_size": "128", "cnn.smoothing": "0"}
 CHECKED = 50  # steps after which the loss is looked at, which makes a GPU wait
 RISING = 0.2  # share of the training in which the step size rises
 
@@ -77,8 +44,8 @@ class CnnTrainer:
         torch.manual_seed(setup.seed)
         self.data = datasets.load(setup.task.dataset, "train").to(setup.device)
         self.network = task_data.new_cnn(setup.task.gating.cnn, self.data)
-        whiten(self.network, self.data.images[: min(len(self.data), 5000)])
         self.network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        whiten(self.network, self.data.images[: min(len(self.data), 5000)])
         self.generator = torch.Generator(setup.device).manual_seed(setup.seed)
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.SGD(
@@ -144,7 +111,7 @@ class CnnTrainer:
     def _check(self, total: Tensor) -> None:
         """Raise HardattnError if a loss among those added up was not finite."""
         if not math.isfinite(float(total)):
-            smaller = f"--set cnn.learning_rate={self.settings.learning_rate / 4:.2g}"
+            smaller = f"--set learning_rate={self.settings.learning_rate / 4:.2g}"
             raise HardattnError(f"the loss became {float(total)} in epoch {self.epoch + 1}; try a smaller step: {smaller}")
 
     def _tell(self, shown: int) -> None:
@@ -218,13 +185,15 @@ def build(task: str, sets: list[str], *, seed: int, device: str) -> tuple[Experi
     """What a command line asks for. Raises UsageError for a wrong name or value."""
     base = find_task(task)
     assert base.gating is not None
-    sections: dict[str, Any] = {"task": base, "cnn": CnnSettings(), "gating": base.gating, "train": TrainSettings()}
+    check_seed(seed)
+    sections: dict[str, Any] = {"task": base, "cnn": CnnSettings(), "gating": base.gating}
     asked = settings.parse(sets)
     if settings.override(sections, asked)["gating"].cnn == "maxout":
         sections = settings.override(sections, MAXOUT)
     sections = settings.override(sections, asked)
     setup = dataclasses.replace(sections["task"], gating=sections["gating"])
-    return Experiment(setup, sections["train"], "pretrain", None, seed, resolve_device(device)), sections["cnn"]
+    train = TrainSettings(precision=sections["cnn"].precision)
+    return Experiment(setup, train, "pretrain", None, seed, resolve_device(device)), sections["cnn"]
 
 
 def pretrain_cnn(

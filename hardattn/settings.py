@@ -35,9 +35,10 @@ class TrainSettings:
     clip_norm: float = 5.0
     """Perception's gradient norm is clipped to this."""
     augment: float = 0.5
-    """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears."""
+    """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears.
+    Tasks of gains shift and mirror instead, at any strength alike."""
     spread: float = 0.0
-    """Share of the budget over which the digits of a canvas move out from its middle, 0 to 1; 0 strews them anywhere at once."""
+    """Share of the agent's budget over which a canvas's digits move out from its middle, 0 to 1; 0 strews them at once."""
     perception_from: str = ""
     """Frozen only: the run folder whose perception is used, e.g. one made by `hardattn pretrain`; empty means the perception
     that ships with the package, which was trained on random looks."""
@@ -67,20 +68,54 @@ class TrainSettings:
                 raise UsageError(f"{name}={getattr(self, name)}: wanted 0 to 1")
 
 
+@dataclass(frozen=True)
+class CnnSettings:
+    """How `hardattn pretrain` trains the network of a task of gains."""
+
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 256
+    """Images a step."""
+    learning_rate: float = 0.1
+    """Largest step size of stochastic gradient descent; it rises in the first fifth of the training, then falls to 0 along a
+    cosine."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """Pull of the weights towards 0."""
+    smoothing: float = 0.05
+    """Share of each label that is spread over all classes."""
+    shift: int = 3
+    """Training images are moved by up to this many pixels each way, and mirrored half of the time (not digits or clothes)."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of convolutions: auto is bf16 where the machine has fast bf16, else fp32."""
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.learning_rate) <= 0 or min(self.weight_decay, self.shift) < 0:
+            raise UsageError(
+                f"cnn: epochs, batch_size and learning_rate must be above 0, weight_decay and shift not below, got {self}"
+            )
+        if not (0 <= self.momentum < 1 and 0 <= self.smoothing < 1):
+            raise UsageError(f"cnn: momentum={self.momentum} and smoothing={self.smoothing}: wanted 0 to less than 1")
+
+
+# A maxout network has no normalisation, and larger steps blow it up; its dropout is what keeps it from learning by heart.
+MAXOUT = {"cnn.learning_rate": 0.015, "cnn.batch_size": 128, "cnn.smoothing": 0.0}
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
 # On canvases many small steps learn from fewer images than few large ones (results/ram.md).
-CANVAS = {
+CANVAS: dict[str, Any] = {
     "train.episodes": 1_500_000,
     "train.batch_size": 128,
     "train.learning_rate": 1e-3,
     "perception.encoder": "conv",
 }
 # A fully connected encoder learns less from a canvas and sees more of them in the same time (results/ram.md).
-LONG = {"train.episodes": 5_000_000, "perception.encoder": "fc", "train.augment": 0.2}
+LONG: dict[str, Any] = {"train.episodes": 5_000_000, "perception.encoder": "fc", "train.augment": 0.2}
 # The upper core and the spread of looks of Ba et al. 2015: a variance of 0.03, where 1 is 15 % of the image's width.
-DRAM = {"train.episodes": 1_500_000, "agent.policy": "lstm", "agent.std": 0.173}
+DRAM: dict[str, Any] = {"train.episodes": 1_500_000, "agent.policy": "lstm", "agent.std": 0.173}
 # Two digits begin near the middle, and the policy moves slowly, or it has left them before perception reads (results/dram.md).
-TWO = DRAM | {
+TWO: dict[str, Any] = DRAM | {
     "train.episodes": 2_000_000,
     "train.batch_size": 128,
     "train.learning_rate": 1e-3,

@@ -1,6 +1,7 @@
 """Evolution: one step against its equations in float64, evosax's SNES against ours, ties and NaN, and the agent around them."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from hardattn import results
 from hardattn.agents.snes import SNES, FlatPolicy, SnesConfig
 from hardattn.agents.strategies import EVOSAX, Evosax, Snes, deviation_rate, member_noise, snes_step, utilities
 from hardattn.envs.errors import HardattnError, UsageError
@@ -74,14 +76,27 @@ def test_every_strategy_minimises_and_puts_nan_last(name: str) -> None:
     assert torch.equal(before, strategy.mean)
 
 
-def test_evosax_goes_on_to_the_bit() -> None:
-    one, other = (Evosax("CR_FM_NES", 8, 0.1, 6, mean_rate=1.0, seed=seed, device="cpu") for seed in (0, 5))
+@pytest.mark.parametrize("name", EVOSAX)
+def test_evosax_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
+    one, other = (Evosax(name, 8, 0.1, 6, mean_rate=0.5, seed=seed, device="cpu") for seed in (0, 5))
     for _ in range(3):
         one.tell(one.ask(6).square().sum(dim=1))
-    other.load_state_dict(one.state_dict())
+    results.write_state(tmp_path / "state", one.state_dict())
+    other.load_state_dict(results.read_state(tmp_path / "state"))
     for strategy in (one, other):
-        strategy.tell(strategy.ask(6).square().sum(dim=1))
-    assert torch.equal(one.ask(6), other.ask(6)) and torch.equal(one.mean, other.mean)
+        for _ in range(3):
+            strategy.tell(strategy.ask(6).square().sum(dim=1))
+    assert torch.equal(one.mean, other.mean) and torch.equal(one.deviation, other.deviation)
+    assert torch.equal(one.ask(6), other.ask(6))
+
+
+@pytest.mark.parametrize("name", EVOSAX)
+def test_the_deviation_is_that_of_the_members(name: str) -> None:
+    strategy = Evosax(name, 4, 0.1, 2000, mean_rate=0.1, seed=0, device="cpu")
+    for _ in range(2):
+        strategy.tell((strategy.ask(2000) * torch.tensor([1.0, 3.0, 9.0, 1.0])).square().sum(dim=1))
+    found, wanted = strategy.ask(2000).std(dim=0), strategy.deviation.expand(4)
+    assert found.tolist() == pytest.approx(wanted.tolist(), rel=0.1 if name != "CR_FM_NES" else 0.3)
 
 
 def test_what_evosax_drew_cannot_be_written_into() -> None:

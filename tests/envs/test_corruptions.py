@@ -76,6 +76,14 @@ def test_all_takes_the_kinds_by_quarters_and_zero_takes_every_strength() -> None
     assert corrupt(images, "none", 0, seeded()) is images
 
 
+def test_a_few_images_meet_every_kind_in_time() -> None:
+    random, image = seeded(), (smooth(1) * 0.9 + 0.05 * torch.rand(1, 3, 32, 32, generator=seeded(1)))
+    found = {round(float((corrupt(image, "all", 5, random) - image).square().mean()), 4) for _ in range(40)}
+    kinds = {kind: float((corrupt(image, kind, 5, seeded()) - image).square().mean()) for kind in KINDS}
+    for change in kinds.values():
+        assert any(abs(one - change) < 0.1 * change + 1e-4 for one in found)
+
+
 def test_shifting_moves_and_mirrors_each_picture() -> None:
     images = torch.arange(25, dtype=torch.uint8).view(1, 1, 5, 5).repeat(400, 1, 1, 1)
     places = {tuple(image.flatten().tolist()) for image in shifted(images, 1, False, seeded())}

@@ -69,14 +69,13 @@ CASES = [("small", {}), ("small", {"first": 2}), ("maxout", {}), ("maxout", {"wh
 def test_a_folded_population_equals_its_members_alone(kind: str, gating: dict[str, Any]) -> None:
     folded = world(kind, gating=gating, batch_size=4 * 10, repeats=10)
     members = SNES(folded.observation_space, folded.action_space, config=SnesConfig(std=1.0))
-    members._population = torch.randn(10, members.policy.size, generator=torch.Generator().manual_seed(1))
+    everyone = torch.randn(10, members.policy.size, generator=torch.Generator().manual_seed(1))
     indices = torch.arange(4)
-    together = collect(members, folded, indices=indices)
+    together = members.play(everyone, folded, indices)
     assert (folded._split is not None) == (gating != {"where": "before"})  # a maxout before its maximum cannot be taken apart
-    looped, everyone = world(kind, gating=gating), members._population
+    looped = world(kind, gating=gating)
     for k in range(10):
-        members._population = everyone[k : k + 1]
-        alone = collect(members, looped, indices=indices)
+        alone = members.play(everyone[k : k + 1], looped, indices)
         assert (together.logits[k::10] - alone.logits).abs().max() < 1e-5 * alone.logits.abs().max() + 1e-5
         assert torch.allclose(together.rewards[k::10], alone.rewards, rtol=1e-4, atol=1e-4)
 

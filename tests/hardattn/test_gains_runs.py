@@ -127,8 +127,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_maxout_has_its_own_st
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["pretrain", "dasnet-cifar10", "--cnn", "maxout", "--set", "cnn.learning_rate=1e9", "--out", str(data / "nan")])
-    assert left.value.code == 1 and "--set cnn.learning_rate=2.5e+08" in capsys.readouterr().err
+        main(["pretrain", "dasnet-cifar10", "--cnn", "maxout", "--set", "learning_rate=1e9", "--out", str(data / "nan")])
+    assert left.value.code == 1 and "--set learning_rate=2.5e+08" in capsys.readouterr().err
     from hardattn import pretrain_cnn
 
     rates = [
@@ -137,12 +137,34 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_maxout_has_its_own_st
     assert rates == [0.1, 0.015]
 
 
+def test_a_network_alone_is_measured_as_it_is(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    main(["evaluate", str(network), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocols"]["mean"]["error"] == results.read_json(network / results.FINAL)["test_error"]
+    assert found["data"] == "cifar10"
+
+
+def test_a_single_image_can_be_spoiled(network: Path) -> None:
+    out = str(network.parent / "spoiled")
+    main([*run(network, out, "--set", "corruption=all"), "--set", "batch_size=4"])  # one image, four members
+    assert results.read_json(Path(out) / results.FINAL)["images"] == 60
+
+
+def test_ppo_stays_finite_over_hundreds_of_gains(network: Path) -> None:
+    sets = [f"perception_from={network}", "episodes=72", "batch_size=24", "evaluations=1", "num_glimpses=2"]
+    words = ["train", "dasnet-cifar10", "--agent", "ppo", "--out", str(network.parent / "ppo")]
+    main([*words, *(word for text in sets for word in ("--set", text))])
+
+
 def test_what_does_not_fit_is_named(network: Path) -> None:
     from_network = f"perception_from={network}"
     for sets, message in (
         ([from_network, "mode=joint"], "trained before, by hardattn pretrain"),
         ([from_network, "cnn=maxout"], "is small; name another with perception_from"),
         ([from_network, "repeats=1"], "snes plays each example with a whole population"),
+        ([from_network, "mirrored=true", "repeats=5", "batch_size=20"], "repeats=5: the strategy draws members in pairs"),
+        ([from_network, "strategy=evosax:CR_FM_NES", "repeats=5", "batch_size=20"], "wanted an even number"),
         (["perception_from=ram-mnist"], "it was trained on ram-mnist; wanted hardattn pretrain dasnet-cifar10"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -157,9 +179,11 @@ def test_gymnasium_finds_it_and_show_draws_it(network: Path, capsys: pytest.Capt
     envs = gym.make_vec("hardattn/DasnetCifar10-v0", 3, perception=str(network), device="cpu", seed=0, split="test")
     observation, info = envs.reset()
     before = info["logits"]
-    observation, reward, done, _, info = envs.step(torch.zeros(3, envs.single_action_space.shape[0]))
-    assert observation.shape == (3, *envs.single_observation_space.shape) and torch.equal(info["logits"], before)
-    assert not bool(done.any()) and float(reward.abs().sum()) == 0
+    still = torch.zeros(3, envs.single_action_space.shape[0])
+    for step in range(5):  # an episode ends, and the next one begins within the same step
+        observation, reward, done, _, info = envs.step(still)
+        assert observation.shape == (3, *envs.single_observation_space.shape) and bool(done.all()) == (step == 4)
+    assert torch.equal(info["final_info"]["logits"], before) and float(reward.abs().sum()) > 0
     envs.close()
     main(run(network, str(network.parent / "snes")))
     main(["show", str(network.parent / "snes"), "--count", "2"])
