@@ -28,6 +28,9 @@ FIGURE = ROOT / "results" / "dasnet-gains.png"
 CLEAN = "hardattn train dasnet-cifar10 --agent "
 SPOILED = "hardattn train dasnet-cifar10 --set corruption=all --agent "
 LAST = "snes --set first=4"
+MAXOUT = (
+    " --set perception_from=results/runs/dasnet-cifar10/pretrain-maxout/seed-0"  # hardattn pretrain ... --cnn maxout --set epochs=3
+)
 # Row -> the command that makes it, without the seed; the rows that the others are held against come first in their part.
 ROWS = {
     "vanilla": CLEAN + "centre --set episodes=128",
@@ -43,9 +46,16 @@ ROWS = {
     "spoiled: pathwise": SPOILED + "pathwise --set episodes=40000",
     "spoiled: reinforce": SPOILED + "reinforce --set episodes=40000",
     "spoiled: snes, last block": SPOILED + LAST,
+    "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
+    "maxout: snes, last two layers": CLEAN + "snes --set first=1" + MAXOUT,
 }
 VIEWS = ((0, 0), (-1, -1), (1, 1))  # shifts in pixels, each plain and mirrored: six views for six passes
-PART = {True: "spoiled: vanilla", False: "vanilla"}
+# What rows of a part begin with, and the part's title; its first row is the one that the others are held against.
+PARTS = {
+    "": "Clean images",
+    "spoiled: ": "Spoiled images: noise, blur, contrast and JPEG at five strengths, a quarter each",
+    "maxout: ": "Clean images, the paper's kind of network, trained for 3 passes only",
+}
 
 
 def pack(wrong: Any) -> str:
@@ -145,9 +155,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "against the first of its table on the same images: how many images only that has wrong (gained), how many only the row",
         "(lost), the exact two-sided p of McNemar, and the 95 % interval of the difference over images (bootstrap), in points.",
     ]
-    for spoiled, title in ((False, "Clean images"), (True, "Spoiled images")):
-        part = [row for row in rows if row["row"].startswith("spoiled") == spoiled]
-        base = next((row for row in part if row["row"] == PART[spoiled]), None)
+    for prefix, title in PARTS.items():
+        part = [row for row in rows if row["row"].startswith(prefix) and (prefix or ": " not in row["row"])]
+        base = next((row for row in part if row["row"] == f"{prefix}vanilla"), None)
         if base is None:
             continue
         lines += [
