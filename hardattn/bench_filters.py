@@ -92,9 +92,11 @@ def _generation(task: Task, data: Dataset, precision: Precision, device: str) ->
     indices = torch.arange(IMAGES, device=device)
 
     def play(world: FilterWorld, who: torch.Tensor) -> None:
+        """One batch of episodes."""
         agent.play(who, world, indices)
 
     def loop() -> None:
+        """A few members, one after the other."""
         for k in range(LOOPED):
             play(looped, members[k : k + 1])
 
@@ -140,6 +142,7 @@ def _convolution(precision: Precision, device: str) -> tuple[Callable[[], None],
     kernel = torch.randn(maps, maps, 3, 3, device=device, dtype=kind).contiguous(memory_format=torch.channels_last)
 
     def convolve() -> None:
+        """It, without gradients."""
         with torch.no_grad():
             F.conv2d(seen, kernel, padding=1)
 
@@ -151,6 +154,7 @@ def _ask_and_tell(size: int, device: str) -> tuple[int, float]:
     strategy = Snes(size, 0.1, device=device)
 
     def both() -> None:
+        """Draw a population and learn from any fitness."""
         strategy.tell(strategy.ask(POPULATION).square().mean(dim=1))
 
     both()

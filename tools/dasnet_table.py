@@ -209,16 +209,16 @@ def draw(rows: list[dict[str, Any]]) -> None:
     figure, grid = plt.subplots(2, len(shown), figsize=(2.6 * len(shown), 4.4), squeeze=False, layout="constrained")
     for (above, below), row in zip(grid.T, shown, strict=True):
         moved = np.array(row["gains"]["moved"])  # [T, layers]
-        first = 6 - moved.shape[1] + 1
+        first = 1 + row["config"]["task"]["gating"]["first"]
         for layer in range(moved.shape[1]):
-            colour = plt.cm.viridis(layer / 5)  # type: ignore[attr-defined]
+            colour = plt.cm.viridis((first + layer - 1) / 5)  # type: ignore[attr-defined]
             above.plot(range(1, len(moved) + 1), moved[:, layer], "o-", markersize=3, color=colour, label=f"layer {first + layer}")
         above.set_title(row["row"], fontsize=8)
-        above.set(xlabel="pass", ylim=(0, None))
+        above.set(xlabel="pass", ylim=(0, 1.1 * moved.max()))
+        above.legend(fontsize=5, loc="lower left", ncols=2)
         below.stairs(row["gains"]["histogram"], np.linspace(0, 3, 61), fill=True, color="#1f77b4")
         below.set(xlabel="gain in the last pass", yscale="log")
     grid[0, 0].set_ylabel("distance from 1")
-    grid[0, 0].legend(fontsize=6)
     grid[1, 0].set_ylabel("feature maps of 1,000 images")
     figure.savefig(FIGURE, dpi=130)
 

@@ -95,7 +95,8 @@ def test_offline_says_what_is_wanted_and_where(
     assert capsys.readouterr().out.strip() == str(tmp_path / "elsewhere" / "cifar10")
 
 
-def test_names_and_sizes_are_checked(server: list[str], tmp_path: Path) -> None:
+def test_names_and_sizes_are_checked(server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "SYSTEM_FASHION", tmp_path / "no such folder")  # this machine may have Debian's package
     with pytest.raises(UsageError, match="did you mean 'cifar10'"):
         data.fetch("cifar1")
     data.fetch("cifar10")
