@@ -60,11 +60,14 @@ class Train:
     """The run's folder; results/runs/<task>/<agent>/seed-<k> if not given."""
     resume: bool = False
     """Go on from the folder's last checkpoint."""
+    data_dir: Path | None = None
+    """The folder of data that do not ship; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
     json: bool = False
     """Print the final numbers as JSON for scripts."""
 
     def run(self) -> None:
         """Train, then say how it went, where the files are and what to type next."""
+        _use(self.data_dir)
         from hardattn.plugins import is_ours
 
         again = _again(None if is_ours(self.agent) else self.agent, self.task if ":" in self.task else None)
@@ -91,11 +94,14 @@ class Pretrain:
     """The run's folder; results/runs/<task>/pretrain/seed-<k> if not given."""
     resume: bool = False
     """Go on from the folder's last checkpoint."""
+    data_dir: Path | None = None
+    """The folder of data that do not ship; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
     json: bool = False
     """Print the final numbers as JSON for scripts."""
 
     def run(self) -> None:
         """Train, then say what the perception reads and how to use it."""
+        _use(self.data_dir)
         from hardattn.envs.errors import UsageError
         from hardattn.envs.tasks import find_task
 
@@ -190,6 +196,8 @@ class Evaluate:
     """Your own class again, when the run trained one."""
     task: TaskName | None = None
     """Your own task again, when its images come from a function of yours."""
+    data_dir: Path | None = None
+    """The folder of data that do not ship; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
     json: bool = False
@@ -197,6 +205,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure and print."""
+        _use(self.data_dir)
         from hardattn import console, evaluate
         from hardattn.experiment import resolve_device
         from hardattn.loading import open_run

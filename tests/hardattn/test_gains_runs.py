@@ -145,6 +145,13 @@ def test_a_network_alone_is_measured_as_it_is(network: Path, capsys: pytest.Capt
     assert found["data"] == "cifar10"
 
 
+def test_the_data_folder_can_be_named_on_the_command_line(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDATTN_DATA_DIR", str(network.parent / "elsewhere"))
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(network)])
+    main(["evaluate", str(network), "--data-dir", str(network.parent)])
+
+
 def test_a_single_image_can_be_spoiled(network: Path) -> None:
     out = str(network.parent / "spoiled")
     main([*run(network, out, "--set", "corruption=all"), "--set", "batch_size=4"])  # one image, four members
