@@ -45,6 +45,7 @@ ROWS = {
     "spoiled: static": SPOILED + "pathwise --set static=true --set std=0 --set episodes=40000",
     "spoiled: pathwise": SPOILED + "pathwise --set episodes=40000",
     "spoiled: reinforce": SPOILED + "reinforce --set episodes=40000",
+    "spoiled: snes": SPOILED + "snes --set policy=projected --set batch_size=1600 --set episodes=192000",
     "spoiled: snes, last block": SPOILED + LAST,
     "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
     "maxout: snes, last two layers": CLEAN + "snes --set first=1" + MAXOUT,
