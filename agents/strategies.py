@@ -183,8 +183,8 @@ class Evosax:
         deviation = self.state.std
         if self.name == "Sep_CMA_ES":
             deviation = deviation * self.state.C**0.5
-        elif self.name == "CR_FM_NES":  # but for its one direction of greater variance
-            deviation = deviation * self.state.D
+        elif self.name == "CR_FM_NES":  # members are D (I + v v^T)^(1/2) away
+            deviation = deviation * self.state.D * (1 + self.state.v**2) ** 0.5
         return from_dlpack(deviation).clone().to(self.device)
 
     def ask(self, population: int) -> Tensor:
