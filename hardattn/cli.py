@@ -42,12 +42,14 @@ class List:
 
 @dataclass(frozen=True)
 class Train:
-    """Train an agent on a task, write its run folder, and measure it on the test images at the end."""
+    """Train an agent on a task, or a baseline, write its run folder, and measure it on the test images at the end."""
 
     task: Positional[TaskName]
     """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
     agent: AgentName = "reinforce"
     """An agent's name, or your own class as module:Class."""
+    baseline: str = ""
+    """Instead of an agent, a model of the whole image, trained by supervision: cnn, stn, draw-reader, ..."""
     preset: str = "default"
     """Chosen settings for this task: quick, default or best."""
     set: Sets = ()
@@ -68,10 +70,34 @@ class Train:
     def run(self) -> None:
         """Train, then say how it went, where the files are and what to type next."""
         _use(self.data_dir)
+        if self.baseline:
+            self._baseline()
+            return
         from hardattn.plugins import is_ours
 
         again = _again(None if is_ours(self.agent) else self.agent, self.task if ":" in self.task else None)
         _train(self, self.agent, self.agent, f"hardattn show {{folder}}{again}")
+
+    def _baseline(self) -> None:
+        """Train a model of the whole image."""
+        from hardattn import console, results, train_baseline
+        from hardattn.envs.errors import UsageError
+        from hardattn.memory import keep_freed_memory
+
+        if self.agent != "reinforce":
+            raise UsageError(f"--agent {self.agent} with --baseline {self.baseline}: wanted one of the two")
+        keep_freed_memory()
+        setup = train_baseline.build(
+            self.task, self.baseline, preset=self.preset, sets=list(self.set), seed=self.seed, device=self.device
+        )
+        folder = self.out or results.folder_for(setup.task.name, self.baseline, self.seed)
+        with console.progress(f"{setup.task.name} · {self.baseline}") as watch:
+            final = train_baseline.train_baseline(setup, folder, resume=self.resume, watch=watch)
+        if self.json:
+            print(json.dumps(final, indent=2))
+            return
+        console.show_report(final)
+        console.say(f"Files in {folder}. Next: hardattn train {self.task}")
 
 
 @dataclass(frozen=True)

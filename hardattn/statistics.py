@@ -1,10 +1,11 @@
 """How sure a number is."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, trim_mean
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -46,4 +47,73 @@ def paired_bootstrap(
     shares = np.array([alone, besides, count - alone - besides]) / count
     drawn = np.random.default_rng(seed).multinomial(count, shares, size=draws)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / count, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def bins(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], count: int = 15) -> NDArray[np.float64]:
+    """How sure a classifier was, and how right: rows (examples, mean confidence, accuracy) of `count` equal bins, [count, 3].
+
+    `probabilities` [N, K], `labels` [N]. The confidence is the largest probability; bin b holds those above b / count, up to
+    (b + 1) / count (Guo et al. 2017, section 2). An empty bin is a row of zeros.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * count).astype(int) - 1, 0, count - 1)
+    held = np.bincount(place, minlength=count)
+    sums = [np.bincount(place, weights=value, minlength=count) for value in (confidence, right)]
+    return np.stack([held, *(total / np.maximum(held, 1) for total in sums)], axis=1)
+
+
+def calibration_error(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], count: int = 15) -> float:
+    """The expected calibration error, 0 to 1: confidence and accuracy apart, over the bins (Guo et al. 2017, eq. 3)."""
+    held, confidence, accuracy = bins(probabilities, labels, count).T
+    return float((held * np.abs(confidence - accuracy)).sum() / held.sum())
+
+
+def log_loss(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
+    """The mean negative log-likelihood of the labels [N] in nats; a probability of 0 counts as the smallest float32 above it."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number, order kept: the k-th smallest of m times m - k + 1, never falling (Holm 1979)."""
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda k: p_values[k])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def interquartile_mean(values: Sequence[float] | NDArray[np.floating[Any]]) -> float:
+    """The mean of the middle half of the values (Agarwal et al. 2021); a quarter of them, rounded down, falls off each end."""
+    return float(trim_mean(np.asarray(values, dtype=float), 0.25))
+
+
+def seeds_and_examples(
+    wrong: NDArray[np.bool_],
+    other: NDArray[np.bool_] | None = None,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """An interval of a method's error rate over seeds and examples drawn anew: (low, high), 0 to 1.
+
+    `wrong` [S, N] says which of N examples each of S seeds has wrong. With `other` [S, N], of the same seeds and examples, the
+    interval is that of the difference, and each draw takes the same seeds and examples of both. Both ways are resampled at once
+    (percentile bootstrap): of one seed the interval covers examples alone. Raises ValueError for shapes that differ.
+    """
+    if other is not None and other.shape != wrong.shape:
+        raise ValueError(f"bootstrap: {list(wrong.shape)} and {list(other.shape)}, wanted the same seeds and examples")
+    random = np.random.default_rng(seed)
+    seeds, examples = wrong.shape
+    value = wrong.astype(np.float32)
+    if other is not None:
+        value -= other.astype(np.float32)
+    rates = np.empty(draws)
+    for k in range(draws):
+        # Poisson weights of mean 1 draw examples with replacement, all seeds' alike, in one pass over them.
+        weights = random.poisson(1.0, (examples,)).astype(np.float32)
+        by_seed = value @ weights / max(weights.sum(), 1.0)
+        rates[k] = by_seed[random.integers(seeds, size=seeds)].mean()
+    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
