@@ -350,6 +350,72 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Put agents, baselines and controls of one task in one table: train what is missing, side by side, then read the runs."""
+
+    task: Positional[TaskName]
+    """The task, as `hardattn list` shows it, or your own as module:NAME; --task module:NAME says the same."""
+    agents: str = "reinforce"
+    """Agents' names between commas; your own as module:Class."""
+    baselines: str = "cnn"
+    """Baselines' names between commas: cnn, stn, draw-reader, soft-glimpse, ..."""
+    seeds: int = 1
+    """How many seeds each, from 0 on."""
+    budget: int = 0
+    """Training images for each run, repeats included; 0 takes the preset's."""
+    preset: str = "default"
+    """Chosen settings for this task: quick, default or best."""
+    set: Sets = ()
+    """Change a setting of every method, or with NAME: before it of one, e.g. --set reinforce:std=0.05. Repeatable."""
+    sweep: str = ""
+    """Compare at each of several values of a setting, e.g. --sweep canvas.size=40,60,100,160."""
+    reference: str = ""
+    """The method that the others are tested against; the first agent if not given."""
+    no_train: bool = False
+    """Read finished runs alone."""
+    jobs: int = 0
+    """Runs to train side by side; 0: as many as there are cores."""
+    runs: Path = Path("results/runs")
+    """Where the runs' folders lie."""
+    out: Path | None = None
+    """Where to write the table and the pictures; results/compare/<task> if not given."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
+    data_dir: Path | None = None
+    """The folder of data that do not ship; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
+    json: bool = False
+    """Print the rows as JSON for scripts."""
+
+    def run(self) -> None:
+        """Train, read, write, print."""
+        _use(self.data_dir)
+        from hardattn import compare, console, study
+        from hardattn.envs.tasks import find_task
+
+        agents, baselines = compare.agents_and_baselines(self.agents, self.baselines)
+        parts = study.plan(
+            self.task, agents, baselines, self.seeds,
+            preset=self.preset, sets=list(self.set), sweep=self.sweep, budget=self.budget, root=self.runs, device=self.device,
+        )  # fmt: skip
+        if not self.no_train:
+            with console.many(f"compare {self.task}") as watch:
+                study.train(parts, self.jobs, watch)
+        with console.status("reading"):
+            rows = study.read(parts, self.reference)
+            task = find_task(self.task).name
+            out = self.out or Path("results/compare") / task
+            command = " ".join(["hardattn", *(word for word in sys.argv[1:] if word != "--no-train")])
+            files = study.write(rows, f"{task}, compared", command, {part.name: part.wanted for part in parts}, out)
+        if self.json:
+            print(json.dumps({name: [vars(row) for row in part] for name, part in rows.items()}, indent=2))
+            return
+        for name, part in rows.items():
+            console.show_comparison(part, f"{task} {name}".strip())
+        first = parts[0].wanted[0].folder
+        console.say(f"Files: {', '.join(str(file) for file in files)}. Next: hardattn show {first}")
+
+
+@dataclass(frozen=True)
 class Data:
     """Data sets that do not ship: say where they belong (path), download them (fetch), or look whether they are whole (verify)."""
 
@@ -395,6 +461,7 @@ Command = (
     | Annotated[Show, subcommand("show")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Bench, subcommand("bench")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Version, subcommand("version")]
 )
@@ -429,7 +496,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _task_in_its_place(argv: list[str]) -> list[str]:
     """`train --agent x --task y` as `train y --agent x`: both spellings are natural, and the parser takes only the second."""
-    if argv[:1] and argv[0] in ("train", "pretrain", "bench"):
+    if argv[:1] and argv[0] in ("train", "pretrain", "bench", "compare"):
         for k, word in enumerate(argv):
             if word == "--task" and k + 1 < len(argv):
                 return [argv[0], argv[k + 1], *argv[1:k], *argv[k + 2 :]]

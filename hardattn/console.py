@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hardattn.table import ordered
+
 notes = Console(stderr=True)
 results = Console()
 PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal, such as a log file
@@ -106,6 +108,71 @@ def show_report(report: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+@contextmanager
+def many(title: str) -> Iterator[Callable[[list[Any]], None]]:
+    """A bar for each run that trains; plain lines now and then where nobody watches live.
+
+    Yields the function to call with a list of `pool.State`.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=notes,
+        disable=not notes.is_terminal,
+        transient=True,
+    )
+    tasks: dict[Any, Any] = {}
+    last_line = time.monotonic()
+    with bar:
+
+        def watch(states: list[Any]) -> None:
+            nonlocal last_line
+            for state in states:
+                key = state.run.folder
+                error = "" if state.validation_error is None else f" · validation error {state.validation_error:.2f} %"
+                if key not in tasks:
+                    tasks[key] = bar.add_task(f"{state.run.name} seed {state.run.setup.seed}", total=1.0, note="")
+                bar.update(tasks[key], completed=state.share, note=state.status + error, visible=state.status != "waiting")
+            if not notes.is_terminal and time.monotonic() - last_line > PLAIN_SECONDS:
+                last_line = time.monotonic()
+                now = [f"{state.run.name} {100 * state.share:.0f} %" for state in states if state.status == "training"]
+                done = sum(state.status == "finished" for state in states)
+                said = f"{title} · {done} of {len(states)} runs finished · training {', '.join(now)}"
+                notes.print(said, highlight=False, soft_wrap=True)
+
+        yield watch
+
+
+def show_comparison(rows: list[Any], title: str) -> None:
+    """The table of a comparison, its widest columns left to the files."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for head in ("test error", "95 %", "against reference", "p", "on target", "lift", "pixels", "MFLOP", "seconds"):
+        table.add_column(head, justify="right")
+    controls = False
+    for row in ordered(rows):
+        if row.kind == "control" and not controls:
+            controls = True
+            table.add_section()
+        low, high = row.interval
+        gap = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row.difference) if row.difference else "reference"
+        table.add_row(
+            row.name,
+            f"{sum(row.errors) / len(row.errors):.2f} %",
+            f"{low:.2f} - {high:.2f}",
+            gap,
+            "" if row.p is None else f"{row.p:.3f}",
+            "" if row.on_target is None else f"{row.on_target:.0f} %",
+            "" if row.lift is None else f"x{row.lift:.2f}",
+            f"{row.processed_pixels:,.0f}",
+            f"{row.flops / 1e6:,.2f}",
+            f"{row.seconds:,.0f}",
+        )
+    results.print(table)
 
 
 def show_findings(findings: list[Any]) -> None:

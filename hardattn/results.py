@@ -137,15 +137,24 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
     """The rows of a curve. A line that a kill left half written is passed over. Raises HardattnError if there is no file."""
+    return read_rows(path)[0]
+
+
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a curve, and how many lines could not be read. Raises HardattnError if there is no file."""
     with _explained(path, "read"):
         lines = path.read_text().splitlines()
-    rows = []
+    rows, spoiled = [], 0
     for line in lines:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            continue
-    return rows
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            spoiled += 1
+    return rows, spoiled
 
 
 def trim_curve(path: Path, update: int) -> None:

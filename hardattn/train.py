@@ -329,8 +329,8 @@ def may_start(folder: Path, wanted: dict[str, Any], keys: tuple[str, ...], resum
     if resume and config.exists():
         saved = results.read_json(config)
         for key in keys:
-            if _plain(saved.get(key)) != _plain(wanted[key]):
-                changed = _difference(_plain(saved.get(key)), _plain(wanted[key]))
+            changed = difference(saved.get(key), wanted[key])
+            if changed:
                 raise UsageError(f"--resume: {folder} was started with other settings ({key}: {changed}); give the same command")
     if resume and (folder / results.FINAL).exists():
         final: dict[str, Any] = results.read_json(folder / results.FINAL)
@@ -345,7 +345,11 @@ def _plain(value: Any) -> Any:
     return [_plain(child) for child in value] if isinstance(value, list | tuple) else value
 
 
-def _difference(saved: Any, wanted: Any) -> str:
+def difference(saved: Any, wanted: Any) -> str:
+    """In which of their settings two values of a config differ, in words; empty if in none. One may be fresh from JSON."""
+    saved, wanted = _plain(saved), _plain(wanted)
+    if saved == wanted:
+        return ""
     if isinstance(saved, dict) and isinstance(wanted, dict):
         keys = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
         return ", ".join(f"{key} was {saved.get(key)}, is {wanted.get(key)}" for key in keys)
