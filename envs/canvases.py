@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hardattn.envs.augment import random_affine
+from hardattn.envs.augment import random_affine, turned
 from hardattn.envs.datasets import Dataset, Shown
 from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import CanvasConfig, Label
@@ -137,9 +137,11 @@ def draw(
     digits = torch.cat([indices[:, None], random(count, config.digits - 1)], dim=1)  # [B, D]
     top, left = (_places(config.size - length, reach, random, config.digits) for length in (height, width))
     shapes = dataset.images[digits]  # [B, D, C, h, w]
-    if augment:
-        distorted = random_affine(shapes.flatten(0, 1).float() / 255, augment, generator)
-        shapes = (distorted * 255).round().to(torch.uint8).view(shapes.shape)
+    if config.turn or augment:
+        changed = shapes.flatten(0, 1).float() / 255
+        changed = turned(changed, config.turn, generator) if config.turn else changed
+        changed = random_affine(changed, augment, generator) if augment else changed
+        shapes = (changed * 255).round().to(torch.uint8).view(shapes.shape)
     _add(canvas, shapes, top, left, config.size)
     digit_labels = dataset.labels[digits]
     return Canvas(

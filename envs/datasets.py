@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import lzma
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MNIST_VALIDATION = 5000
+NOISE_SEED = 6  # of the labels that are changed on purpose: part of what a share means, never to be changed
 MNIST_SPLIT_SEED = 0  # fixes which 5,000 training digits are validation, for every run of everybody
 
 
@@ -92,6 +93,19 @@ class Dataset:
         """The examples at `indices` [n], as a dataset of their own."""
         boxes = None if self.boxes is None else self.boxes[indices]
         return Dataset(self.name, self.images[indices], self.labels[indices], self.classes, boxes)
+
+    def mislabelled(self, share: float) -> "Dataset":
+        """The same with a share of the labels changed into other classes, each as likely; which ones is the same every time.
+
+        Raises UsageError where an image has several labels.
+        """
+        if self.labels.ndim > 1:
+            raise UsageError(f"label_noise={share}: images of {self.name} have several labels each; wanted 0")
+        random = torch.Generator().manual_seed(NOISE_SEED)
+        spoiled = torch.rand(len(self), generator=random) < share
+        others = torch.randint(1, self.classes, (len(self),), generator=random)
+        labels = (self.labels.cpu() + spoiled * others) % self.classes
+        return replace(self, labels=labels.to(self.labels.device))
 
     def show(self, indices: Tensor, generator: torch.Generator, augment: float = 0.0) -> "Shown":
         """The examples at `indices` [B], distorted at random with strength `augment` (then as floats in [0, 1])."""

@@ -71,13 +71,17 @@ def new_cnn(kind: str, data: Dataset | Pictures) -> Cnn:
     return cnn.maxout(data.channels, data.classes, int(images.shape[-1]))
 
 
-def training_data(task: Task) -> Data:
-    """What a task shows in training: its images, new canvases of them each time, or games. HardattnError if data are missing."""
-    if task.catch:
-        return draw_games(task.catch, CATCH_SEED, CATCH_GAMES)
-    if task.gating:
-        return _held_out(task, "train")
+def training_data(task: Task, label_noise: float = 0.0) -> Data:
+    """What a task shows in training: its images, new canvases of them each time, or games. HardattnError if data are missing.
+
+    With `label_noise` that share of the images has another class's label. Raises UsageError where a task cannot have that.
+    """
+    if task.catch or task.gating:
+        if label_noise:
+            raise UsageError(f"label_noise={label_noise}: {task.name} has no labels that perception learns from; wanted 0")
+        return draw_games(task.catch, CATCH_SEED, CATCH_GAMES) if task.catch else _held_out(task, "train")
     images = datasets.load(task.dataset, "train")
+    images = images.mislabelled(label_noise) if label_noise else images
     if task.crop:
         return Crops(images, task.crop)
     return images if task.canvas is None else Canvases(images, task.canvas)

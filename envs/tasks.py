@@ -53,6 +53,8 @@ class CanvasConfig:
     """Pieces of other digits that are strewn over the canvas."""
     clutter_size: int = 8
     """Width and height of a piece in pixels."""
+    turn: float = 0.0
+    """Degrees by which each digit is turned at most, either way, before it is put down: 0 to 180."""
     label: Label = "class"
     """What is to be told: the class of the one digit (class), which two digits there are, in any order (pair), or their sum."""
 
@@ -60,6 +62,8 @@ class CanvasConfig:
         for name, least in (("size", 1), ("clutter", 0), ("clutter_size", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name}={getattr(self, name)}: wanted at least {least}")
+        if not 0 <= self.turn <= 180:
+            raise UsageError(f"turn={self.turn}: wanted 0 to 180 degrees")
         if self.label not in Label.__args__:  # type: ignore[attr-defined]
             raise unknown("canvas label", self.label, Label.__args__)  # type: ignore[attr-defined]
         if self.clutter + self.digits > MOST_PIECES:

@@ -23,7 +23,7 @@ TaskName = Annotated[str, arg(metavar="NAME|MODULE:NAME")]
 
 @dataclass(frozen=True)
 class List:
-    """Show the tasks, agents and runs; with a name, the settings that --set reaches."""
+    """Show the tasks, agents, baselines and runs; with a name, the settings that --set reaches."""
 
     name: Positional[str] = ""
     """A task or an agent whose settings to show."""
@@ -97,7 +97,7 @@ class Train:
             print(json.dumps(final, indent=2))
             return
         console.show_report(final)
-        console.say(f"Files in {folder}. Next: hardattn train {self.task}")
+        console.say(f"Files in {folder}. Next: hardattn compare {self.task} --agents reinforce --baselines {self.baseline}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Every row has the same budget, the same seeds and the same test images, or the comparison is refused by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,10 +186,8 @@ def _row(
         kind=first.kind,
         errors=[run["protocols"]["mean"]["error"] for _, run in runs],
         interval=[100 * low, 100 * high],
-        log_loss=float("nan") if labels is None else float(np.mean([statistics.log_loss(one, labels) for one in told])),
-        calibration_error=(
-            float("nan") if labels is None else float(np.mean([statistics.calibration_error(one, labels) for one in told]))
-        ),
+        log_loss=_over_seeds(statistics.log_loss, told, labels),
+        calibration_error=_over_seeds(statistics.calibration_error, told, labels),
         processed_pixels=float(np.mean([run["processed_pixels"] for _, run in runs])),
         unique_pixels=float(np.mean([run["unique_pixels"] for _, run in runs])),
         sees=final.get("sees") or _sees(first.setup.task),
@@ -206,6 +204,11 @@ def _row(
         p=p,
         spoiled=sum(count for _, count in curves),
     )
+
+
+def _over_seeds(measure: Callable[..., float], told: list[NDArray[np.float32]], labels: NDArray[np.int64] | None) -> float | None:
+    """The mean of a measure of probabilities and labels; None where an image has no one label."""
+    return None if labels is None else float(np.mean([measure(one, labels) for one in told]))
 
 
 def _sees(task: Task) -> str:

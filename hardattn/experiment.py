@@ -13,6 +13,7 @@ from torch import nn
 
 import hardattn
 from hardattn import plugins, settings
+from hardattn.baselines import BASELINES
 from hardattn.envs import own_data
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.task_data import Data, Network, new_network, new_world
@@ -213,6 +214,11 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
     try:
         setup = task_from_json(saved["task"], task)
         name = "centre" if saved["agent"] == "pretrain" else saved["agent"]  # a network alone is measured as it is
+        if name in BASELINES:
+            raise UsageError(
+                f"this run is of the baseline {name}, which chooses no looks; its numbers: hardattn compare {setup.name} "
+                f"--baselines {name}, or its final.json"
+            )
         if not plugins.is_ours(name) and agent != name:
             raise UsageError(f"this run's agent is your own class {name}; name it again with --agent {name}")
         config_class = getattr(plugins.agent_class(name), "Config", None)

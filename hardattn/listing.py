@@ -1,4 +1,4 @@
-"""The `list` command: tasks, agents, runs, and the settings behind a name."""
+"""The `list` command: tasks, agents, baselines, runs, and the settings behind a name."""
 
 import dataclasses
 import inspect
@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from hardattn.agents import AGENTS, CONTROLS
+from hardattn.baselines import BASELINES, SUMMARIES
 from hardattn.console import results, say
 from hardattn.envs.errors import unknown
 from hardattn.envs.importing import import_object, installed_agents
@@ -26,11 +27,12 @@ def as_json() -> dict[str, Any]:
             for task in TASKS.values()
         ],
         "agents": [{"name": name, "control": name in CONTROLS} for name in [*AGENTS, *installed_agents()]],
+        "baselines": [{"name": name, "summary": summary} for name, summary in SUMMARIES.items()],
     }
 
 
 def show(name: str) -> None:
-    """Print tasks, agents and runs, or the settings of one of them."""
+    """Print tasks, agents, baselines and runs, or the settings of one of them."""
     if name:
         _settings(name)
         return
@@ -47,6 +49,10 @@ def show(name: str) -> None:
     agents.add_row("sb3:PPO", "an algorithm of stable-baselines3: PPO, A2C, SAC, TD3, ...")
     agents.add_row("module:Class", "your own class; try it with hardattn check module:Class")
     results.print(agents)
+    baselines = Table("baseline", "what it is", title="baselines", title_justify="left")
+    for baseline, summary in SUMMARIES.items():
+        baselines.add_row(baseline, summary)
+    results.print(baselines)
     runs = _runs()
     if runs:
         results.print(runs)
@@ -87,9 +93,15 @@ def _settings(name: str) -> None:
             say(f"Where two sections share a key, write the section before it, e.g. {title}.{shared[0]}")
         say(f"Presets: {', '.join(PRESETS.get(name, {'default': {}}))}. Next: hardattn train {name} --set episodes=100_000")
         return
+    if name in BASELINES:
+        from hardattn.train_baseline import baseline_class
+
+        results.print(_fields("baseline", baseline_class(name).Config()))
+        say(f"Next: hardattn train ram-mnist --baseline {name}")
+        return
     known = [*AGENTS, *installed_agents()]
     if ":" not in name and name not in known:
-        raise unknown("task or agent", name, [*TASKS, *known])
+        raise unknown("task, agent or baseline", name, [*TASKS, *known, *BASELINES])
     from hardattn.plugins import default_config
 
     config = default_config(name)

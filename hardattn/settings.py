@@ -50,6 +50,8 @@ class TrainSettings:
     """How many times to measure the validation error and write a checkpoint, evenly spread over the budget."""
     keep: Literal["last", "best"] = "last"
     """Which state a run ends with and is measured in: the last, or that of the lowest validation error, the start included."""
+    label_noise: float = 0.0
+    """Share of the training images that bear another class's label, 0 to 1; which ones is the same for every run."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of perception: auto is bf16 where the machine has fast bf16, else fp32."""
 
@@ -63,7 +65,7 @@ class TrainSettings:
             raise UsageError(
                 f"random_share={self.random_share} and frozen_share={self.frozen_share}: wanted 0 or more each, together at most 1"
             )
-        for name in ("warmup", "spread"):
+        for name in ("warmup", "spread", "label_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}={getattr(self, name)}: wanted 0 to 1")
 

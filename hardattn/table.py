@@ -23,10 +23,10 @@ class Row:
     """Test error of each seed, in percent."""
     interval: list[float]
     """95 % of the mean error over seeds and examples drawn anew, in percent."""
-    log_loss: float
-    """Mean negative log-likelihood in nats; null where there are several labels an image."""
-    calibration_error: float
-    """Expected calibration error over 15 bins, 0 to 1."""
+    log_loss: float | None
+    """Mean negative log-likelihood in nats; None where there are several labels an image."""
+    calibration_error: float | None
+    """Expected calibration error over 15 bins, 0 to 1; None there too."""
     processed_pixels: float
     """Pixels read an image, repeats included."""
     unique_pixels: float
@@ -44,9 +44,9 @@ class Row:
     command: str
     """What makes the first seed's run."""
     seconds_to: dict[str, float | None] = field(default_factory=dict)
-    """Median seconds until the validation error was first at or below so many percent; null if any seed never was."""
+    """Median seconds until the validation error was first at or below so many percent; None if any seed never was."""
     on_target: float | None = None
-    """Share of looks whose middle lay on a digit, in percent; null where that is unknown."""
+    """Share of looks whose middle lay on a digit, in percent; None where that is unknown."""
     lift: float | None = None
     """That share as a multiple of random looks'."""
     covered: float | None = None
@@ -84,7 +84,7 @@ def markdown(rows: Sequence[Row]) -> str:
                     gap,
                     "" if row.p is None else _p(row.p),
                     _number(row.log_loss, 3),
-                    _number(100 * row.calibration_error, 2),
+                    _number(None if row.calibration_error is None else 100 * row.calibration_error, 2),
                     _number(row.on_target, 0),
                     _number(row.lift, 2),
                     f"{row.processed_pixels:,.0f}",
@@ -115,7 +115,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "" if value is None or value != value else f"{value:,.{digits}f}"
+    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def _p(p: float) -> str:

@@ -76,7 +76,7 @@ class Trainer:
     def __init__(self, setup: Experiment, folder: Path, watch: Callable[[Progress], None] = lambda progress: None) -> None:
         self.setup, self.folder, self.watch = setup, folder, watch
         torch.manual_seed(setup.seed)  # the networks' first weights and dropout
-        self.data = task_data.training_data(setup.task).to(setup.device)
+        self.data = task_data.training_data(setup.task, setup.train.label_noise).to(setup.device)
         self.validation = task_data.fixed_data(setup.task, "validation").to(setup.device)
         self.data_sha256 = self.data.sha256()
         self.perception = setup.perception(self.data)

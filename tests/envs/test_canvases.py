@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hardattn.envs.augment import turned
 from hardattn.envs.canvases import (
     Canvas,
     CanvasConfig,
@@ -163,6 +164,28 @@ def test_the_generator_decides_everything() -> None:
     assert first.sha256() == again.sha256() != second.sha256()
 
 
+def test_half_a_turn_and_no_turn() -> None:
+    """An image turned by 180 degrees is the image read backwards; one by 0 is itself; one by 90 has its columns for rows."""
+    image = torch.rand(1, 1, 5, 5, generator=seeded())
+    for share, wanted in ((0.0, image), (0.5, image.rot90(1, (2, 3))), (1.0, image.flip(2, 3))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *_, share=share, **__: torch.tensor([(share + 1) / 2]))
+            assert torch.allclose(turned(image, 180, seeded()), wanted, atol=1e-5)
+
+
+def test_digits_are_turned_as_far_as_asked_and_clutter_is_not() -> None:
+    """A dot right of the middle stays on its circle, at angles that fill -90 to 90 degrees."""
+    dot = torch.zeros(2, 1, 21, 21, dtype=torch.uint8)
+    dot[:, :, 9:12, 17:20] = 255
+    dataset = Dataset("dots", dot, torch.arange(2), 2)
+    shown = draw(dataset, torch.arange(2).repeat(500), CanvasConfig(21, turn=90), seeded()).images[:, 0].float()
+    places = torch.arange(21.0) - 10
+    x, y = (shown.sum(axis) @ places / shown.sum((1, 2)) for axis in (1, 2))
+    angles = torch.atan2(y, x).rad2deg()
+    assert torch.allclose(x.hypot(y), torch.tensor(8.0), atol=0.2)
+    assert -91 < angles.min() < -85 and 85 < angles.max() < 91 and abs(angles.mean()) < 6
+
+
 def test_every_pair_and_every_sum_comes_up() -> None:
     dataset = digits(10)
     for label in ("pair", "sum"):
@@ -224,6 +247,7 @@ def test_what_is_to_be_told(label: Label, wanted: list[int], count: int) -> None
         ({"clutter": -1}, "clutter=-1: wanted at least 0"),
         ({"clutter_size": 0}, "clutter_size=0: wanted at least 1"),
         ({"clutter": 128}, "clutter=128: wanted at most 127 pieces"),
+        ({"turn": 200}, "turn=200: wanted 0 to 180 degrees"),
         ({"label": "pairs"}, "no canvas label is called 'pairs'; did you mean 'pair'?"),
     ],
 )

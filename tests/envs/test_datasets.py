@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hardattn.envs import datasets
+from hardattn.envs import datasets, task_data
 from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.tasks import TASKS
 
 
 def test_mnist_ships_whole_and_split() -> None:
@@ -68,6 +69,30 @@ def test_what_is_no_dataset_is_refused_at_construction(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         datasets.from_arrays(images, labels, classes)
+
+
+def test_labels_are_changed_in_the_share_that_is_asked_and_always_the_same_ones() -> None:
+    """Of 10,000 labels 3,000 are changed, within four standard errors (183), each to every other class about as often."""
+    labels = np.arange(10_000) % 5
+    whole = datasets.from_arrays(np.zeros((10_000, 1, 2), np.uint8), labels)
+    spoiled = whole.mislabelled(0.3)
+    changed = spoiled.labels != whole.labels
+    assert abs(int(changed.sum()) - 3000) < 183 and torch.equal(spoiled.labels, whole.mislabelled(0.3).labels)
+    counts = torch.bincount((spoiled.labels - whole.labels)[changed] % 5, minlength=5)
+    assert counts[0] == 0 and counts[1:].min() > 600
+    assert torch.equal(whole.mislabelled(0.0).labels, whole.labels) and torch.equal(whole.images, spoiled.images)
+
+
+def test_what_has_no_label_of_its_own_cannot_be_mislabelled() -> None:
+    several = datasets.Dataset("rows", torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([[1, -1], [0, 1]]), 2)
+    with pytest.raises(UsageError, match=r"label_noise=0\.5: images of rows have several labels"):
+        several.mislabelled(0.5)
+    for task in ("catch", "dasnet-cifar10"):
+        with pytest.raises(UsageError, match=r"label_noise=0\.5.*wanted 0"):
+            task_data.training_data(TASKS[task], 0.5)
+    noisy = task_data.training_data(TASKS["ram-mnist"], 0.5)
+    assert isinstance(noisy, datasets.Dataset)
+    assert 0.45 < float((noisy.labels != datasets.load("mnist", "train").labels).float().mean()) < 0.55
 
 
 def test_fingerprint_tells_datasets_apart() -> None:
