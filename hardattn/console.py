@@ -98,9 +98,9 @@ def show_report(report: dict[str, Any]) -> None:
         table.add_row(f"control: {key}, same perception", f"{row['error']:.2f} %", "")
     results.print(table)
     if "on_target_by_look" in report["protocols"]["mean"]:
-        shown = [("mean policy", report["protocols"]["mean"])]
-        shown += [("random looks", report["controls"]["random"])] if "random" in report["controls"] else []
-        for who, row in shown:
+        policies = [("mean policy", report["protocols"]["mean"])]
+        policies += [("random looks", report["controls"]["random"])] if "random" in report["controls"] else []
+        for who, row in policies:
             rates = " ".join(f"{rate:.0f}" for rate in row["on_target_by_look"])
             results.print(f"looks on target, {who}, each look: {rates} %", highlight=False, soft_wrap=True)
     by_look = " ".join(f"{error:.2f}" for error in report["protocols"]["mean"]["error_by_look"])

@@ -68,6 +68,12 @@ def test_a_results_page_comes_again_to_the_byte(
     assert code["page"](code["gathered"].read(code["RUNS"]), *named) == (ROOT / "results" / f"{page}.md").read_text()
 
 
+def test_a_studys_page_comes_again_to_the_byte_from_its_raw_rows() -> None:
+    code = runpy.run_path(str(ROOT / "tools" / "compare_pages.py"))
+    for name in code["PAGES"]:
+        assert code["page"](name) == (ROOT / "results" / f"{name}.md").read_text()
+
+
 def test_links_in_the_documents_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
