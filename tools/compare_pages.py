@@ -14,14 +14,7 @@ from hardattn import study
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results"
 # Page -> its title and the command that made its rows.
-PAGES = {
-    "crossover": (
-        "Where sampling wins: one 12x12 glimpse on ever larger canvases",
-        "hardattn compare ram-cluttered60 --agents reinforce,pathwise --baselines cnn,stn,draw-reader "
-        "--sweep canvas.size=40,60,100,160 --set scales=2 --set num_glimpses=6 --set augment=0.2 --set evaluations=10 "
-        "--budget 240000 --out results/crossover",
-    ),
-}
+PAGES: dict[str, tuple[str, str]] = {}
 
 
 def page(name: str) -> str:
