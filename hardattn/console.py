@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -150,31 +151,29 @@ def many(title: str) -> Iterator[Callable[[list[Any]], None]]:
 
 
 def show_comparison(rows: list[Any], title: str) -> None:
-    """The table of a comparison, its widest columns left to the files."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    for head in ("test error", "95 %", "against reference", "p", "on target", "lift", "pixels", "MFLOP", "seconds"):
-        table.add_column(head, justify="right")
+    """The table of a comparison in 80 columns; what does not fit there is in the files."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("method", no_wrap=True)
+    for head in ("error", "95 %", "diff", "p", "target", "pixels", "MFLOP", "s"):
+        table.add_column(head, justify="right", no_wrap=True, min_width=len(head))
     controls = False
     for row in ordered(rows):
         if row.kind == "control" and not controls:
             controls = True
             table.add_section()
-        low, high = row.interval
-        gap = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row.difference) if row.difference else "reference"
         table.add_row(
             row.name,
-            f"{sum(row.errors) / len(row.errors):.2f} %",
-            f"{low:.2f} - {high:.2f}",
-            gap,
-            "" if row.p is None else f"{row.p:.3f}",
-            "" if row.on_target is None else f"{row.on_target:.0f} %",
-            "" if row.lift is None else f"x{row.lift:.2f}",
+            f"{sum(row.errors) / len(row.errors):.2f}",
+            "{:.2f}-{:.2f}".format(*row.interval),
+            f"{row.difference[0]:+.2f}" if row.difference else "-",
+            "" if row.p is None else "<.001" if row.p < 0.001 else f"{row.p:.3f}",
+            "" if row.on_target is None else f"{row.on_target:.0f}",
             f"{row.processed_pixels:,.0f}",
-            f"{row.flops / 1e6:,.2f}",
+            f"{row.flops / 1e6:,.1f}",
             f"{row.seconds:,.0f}",
         )
     results.print(table)
+    results.print("error, its interval, diff to the reference and looks on target in percent; s: training seconds", soft_wrap=True)
 
 
 def show_findings(findings: list[Any]) -> None:

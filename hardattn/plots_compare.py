@@ -9,7 +9,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hardattn import results
 from hardattn.compare import Wanted
@@ -42,6 +44,7 @@ def draw_errors(rows: Sequence[Row], wanted: Sequence[Wanted], file: Path, title
         left.annotate(f"{mean:.2f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     left.set_yticks(range(len(shown)), [("control: " if row.kind == "control" else "") + row.name for row in reversed(shown)])
     left.set(xscale="log", xlabel="test error, %")
+    _plain(left.xaxis)
     for row in shown:
         colour, style, _ = looks[row.name]
         for number, run in enumerate(one for one in wanted if one.name == row.name):
@@ -52,6 +55,8 @@ def draw_errors(rows: Sequence[Row], wanted: Sequence[Wanted], file: Path, title
                 label=label, linewidth=1.4,
             )  # fmt: skip
     right.set(xscale="log", yscale="log", xlabel="training seconds", ylabel="validation error, %")
+    _plain(right.xaxis)
+    _plain(right.yaxis)
     right.legend(fontsize=7, frameon=False)
     return _save(figure, (left, right), file, title)
 
@@ -73,10 +78,18 @@ def draw_sweep(rows: dict[str, list[Row]], file: Path, title: str) -> Path:
     left.set(yscale="log", ylabel="test error, %")
     right.set(yscale="log", ylabel="training seconds")
     for axes in (left, right):
+        _plain(axes.yaxis)
         axes.set(xlabel=key)
         axes.set_xticks(places, values)
     left.legend(fontsize=7, frameon=False, ncols=2)
     return _save(figure, (left, right), file, title)
+
+
+def _plain(axis: Axis) -> None:
+    """A logarithmic axis with 1, 2, 5, 10, ... written out."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _save(figure: Figure, both: Sequence[Axes], file: Path, title: str) -> Path:
