@@ -119,7 +119,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" if p >= 1e-99 else "<1e-99"
 
 
 def as_csv(rows: Sequence[Row]) -> str:

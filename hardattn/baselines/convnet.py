@@ -56,7 +56,7 @@ class Trunk(nn.Module):
         if layout == "paper":
             rows, columns = (((side - 8) // 2 - 6) // 2 for side in (height, breadth))
             if min(rows, columns) < 1:
-                raise UsageError(f"layout=paper: images are {height} x {breadth}, wanted 22 x 22 or more; or layout=deep")
+                raise UsageError(f"the paper's layout reads {height} x {breadth} pixels, wanted 22 x 22 or more; or take deep")
             maps = round(32 * width)
             self.body = nn.Sequential(
                 nn.Conv2d(channels, maps, 9), nn.MaxPool2d(2), nn.ReLU(),

@@ -183,6 +183,12 @@ def test_what_is_not_known_is_left_empty() -> None:
     assert "None" not in table.markdown([row]) + table.as_csv([row])
 
 
+@pytest.mark.parametrize(("p", "written"), [(0.0421, "0.042"), (0.00042, "4e-04"), (0.0, "<1e-99")])
+def test_how_a_p_value_is_written(p: float, written: str) -> None:
+    row = table.Row("a", "agent", [1.0], [0.5, 1.5], None, None, 10, 10, "all", 1e6, 10, 1.0, 100, "hardattn train a", p=p)
+    assert f"| {written} |" in table.markdown([row])
+
+
 def test_how_far_a_run_is(tmp_path: Path) -> None:
     one = planned(tmp_path)[0]
     assert pool.state_of(one, "waiting").share == 0
@@ -197,7 +203,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(tmp_path: Path) ->
         Wanted(name, "agent", planned(tmp_path)[0].setup, tmp_path / name, ("version", *words))
         for name, words in (("good", ()), ("bad", ("--nonsense",)))
     )
-    with pytest.raises(HardattnError, match=r"good failed \(and 1 more\)"):  # `version` makes no final.json either
+    with pytest.raises(HardattnError, match=r"(good|bad) failed \(and 1 more\)"):  # `version` makes no final.json either
         pool.train_missing([good, bad], jobs=2, pause=0.05)
     assert (tmp_path / "good" / pool.LOG).exists() and (tmp_path / "bad" / pool.LOG).exists()
 
