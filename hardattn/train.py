@@ -103,6 +103,11 @@ class Trainer:
             if settings.keep == "best" and self.update == 0:
                 self._evaluate({})
             while self.phase_index < len(self.plan):
+                if self.phase_update == self.phase.updates:  # asked first: a checkpoint may be of a phase's very end
+                    self.phase_index, self.phase_update = self.phase_index + 1, 0
+                    if self.phase_index < len(self.plan):
+                        self._start_phase()
+                    continue
                 started = time.perf_counter()
                 metrics = self._one_update()
                 self.seconds += time.perf_counter() - started
@@ -110,12 +115,7 @@ class Trainer:
                     self._evaluate(metrics)
                     self.checkpoint()
                 self.watch(Progress(self.episodes, total * settings.batch_size, self.phase.name, self.validation_error))
-                if self.phase_update == self.phase.updates:
-                    self.phase_index, self.phase_update = self.phase_index + 1, 0
-                    if self.phase_index < len(self.plan):
-                        self._start_phase()
-                        self.checkpoint()
-                if interrupted() and self.phase_index < len(self.plan):
+                if interrupted() and self.update < total:
                     self.checkpoint()
                     raise Interrupted(f"stopped after {self.episodes} episodes; add --resume to the same command to go on")
         return self._finish()

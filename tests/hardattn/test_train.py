@@ -69,9 +69,10 @@ def killed_after(update: int) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["joint", "staged"])
-@pytest.mark.parametrize("update", [7, 13, 29])
+@pytest.mark.parametrize("update", [7, 10, 13, 29, 40])
 def test_resumed_equals_uninterrupted(tmp_path: Path, mode: str, update: int) -> None:
-    setup = tiny(f"mode={mode}", "repeats=2")
+    """Also from a checkpoint of a phase's very end (10, where it is staged) or of the training's (40), before it is measured."""
+    setup = tiny(f"mode={mode}", "repeats=2", "random_share=0.25")
     train(setup, tmp_path / "whole")
     with pytest.raises(StopAt):
         train(setup, tmp_path / "parts", watch=killed_after(update))
