@@ -5,6 +5,7 @@ Nothing here imports torch before a command needs it, so that `hardattn --help` 
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -404,7 +405,7 @@ class Compare:
             rows = study.read(parts, self.reference)
             task = find_task(self.task).name
             out = self.out or Path("results/compare") / task
-            command = " ".join(["hardattn", *(word for word in sys.argv[1:] if word != "--no-train")])
+            command = shlex.join(["hardattn", *(word for word in sys.argv[1:] if word != "--no-train")])
             files = study.write(rows, f"{task}, compared", command, {part.name: part.wanted for part in parts}, out)
         if self.json:
             print(json.dumps({name: [vars(row) for row in part] for name, part in rows.items()}, indent=2))
@@ -412,7 +413,7 @@ class Compare:
         for name, part in rows.items():
             console.show_comparison(part, f"{task} {name}".strip())
         first = parts[0].wanted[0].folder
-        console.say(f"Files: {', '.join(str(file) for file in files)}. Next: hardattn show {first}")
+        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: hardattn show {first}")
 
 
 @dataclass(frozen=True)

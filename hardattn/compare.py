@@ -3,6 +3,7 @@
 Every row has the same budget, the same seeds and the same test images, or the comparison is refused by name.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Wanted:
     @property
     def command(self) -> str:
         """The command that makes it."""
-        return " ".join(["hardattn", *self.arguments])
+        return shlex.join(["hardattn", *self.arguments])
 
 
 def plan(

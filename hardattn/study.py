@@ -78,14 +78,16 @@ def write(rows: dict[str, list[Row]], title: str, command: str, curves: dict[str
     raw = "".join(table.to_lines(part, part=name) for name, part in rows.items())
     results.write_bytes(out / ROWS, raw.encode())
     results.write_bytes(out / TABLE, page(rows, title, command).encode())
-    pictures = []
+    files = [out / TABLE, out / ROWS]
     for name, part in rows.items():
         suffix = f"-{name}" if name else ""
-        results.write_bytes(out / f"{Path(VALUES).stem}{suffix}.csv", table.as_csv(part).encode())
-        pictures.append(plots_compare.draw_errors(part, curves[name], out / f"errors{suffix}.png", f"{title} {name}".strip()))
+        values = out / f"{Path(VALUES).stem}{suffix}.csv"
+        results.write_bytes(values, table.as_csv(part).encode())
+        picture = plots_compare.draw_errors(part, curves[name], out / f"errors{suffix}.png", f"{title} {name}".strip())
+        files += [values, picture]
     if len(rows) > 1:
-        pictures.append(plots_compare.draw_sweep(rows, out / "sweep.png", title))
-    return [out / TABLE, *pictures]
+        files.append(plots_compare.draw_sweep(rows, out / "sweep.png", title))
+    return files
 
 
 def page(rows: dict[str, list[Row]], title: str, command: str) -> str:

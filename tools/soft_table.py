@@ -24,7 +24,7 @@ ROTATED = (
 )
 CLUTTERED = "hardattn train ram-cluttered60 --set augment=0 --set episodes=150000 --set evaluations=5 --baseline "
 FASHION = (
-    "hardattn train ram-mnist --set dataset=fashion --set width=8 --set augment=0 --set episodes=50000 --set batch_size=128 "
+    "hardattn train ram-mnist --set dataset=fashion --set width=8 --set augment=0 --set episodes=25000 --set batch_size=128 "
     "--set evaluations=5 --baseline residual-attention --set learning="
 )
 # Row -> the command that makes it, without the seed.
