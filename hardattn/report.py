@@ -73,7 +73,7 @@ def gather(
         "test_sha256": measured[0].final["test_sha256"],
         "error_of": "games missed" if setup.get("catch") else "test error",
         "runs": rows,
-        **_player(given, measured, rows, count, agent, task),
+        **_player(given, measured, rows, count=count, agent=agent, task=task),
     }
 
 
@@ -96,7 +96,7 @@ def page(data: dict[str, Any]) -> str:
         # "<" is written as an escape, so that no text of a run can end the script element
         told = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
         title = html.escape(f"{data['task']}: report of hardattn")
-        whole = template.replace("__TITLE__", title, 1).replace("__DATA__", told, 1)
+        whole = template.replace("__DATA__", told, 1).replace("__TITLE__", title, 1)  # the title stands first in the file
         shown = data["player"]
         if len(whole.encode()) <= LARGEST or not shown or len(shown["index"]) < 2:
             return whole
@@ -123,6 +123,8 @@ def _measures(one: Given, agent: str | None, task: str | None) -> Measures:
             wrong, probabilities = (kept[key].numpy() if kept else None for key in ("wrong", "probabilities"))
         except (KeyError, AttributeError) as error:
             raise HardattnError(f"{file} is damaged: it lacks {error}; train the run again") from error
+        if wrong is not None and len(wrong) != one.final.get("images", len(wrong)):
+            raise HardattnError(f"{file} tells of {len(wrong)} images, final.json of {one.final['images']}; train the run again")
         if "test_sha256" not in one.final:
             raise HardattnError(f"{one.where}: its final.json names no test images; train the run again")
         return Measures(one.final, wrong, probabilities)
@@ -215,6 +217,7 @@ def _player(
     given: Sequence[Given],
     measured: Sequence[Measures],
     rows: list[dict[str, Any]],
+    *,
     count: int,
     agent: str | None,
     task: str | None,
@@ -226,10 +229,12 @@ def _player(
     if setup.get("catch"):
         return {"player": None, "unplayed": "A game's screen changes with every look; hardattn show draws games."}
     try:
-        where = experiment.task_from_json(setup, task)
-        data = fixed_data(where, "test")
+        shown = experiment.task_from_json(setup, task)
+        data = fixed_data(shown, "test")
     except HardattnError as error:  # images that are not here, or come from a user's own code: the rest can be shown
         return {"player": None, "unplayed": f"The test images cannot be shown: {error}"}
+    except (KeyError, TypeError) as error:
+        raise HardattnError(f"{given[0].where}: its config.json does not fit this version: {error}; train the run again") from error
     assert isinstance(data, Dataset)
     if data.sha256() != measured[0].final["test_sha256"]:
         raise HardattnError(f"{given[0].where} was measured on other test images than are here; train it again")
@@ -248,15 +253,15 @@ def _player(
             row["looks"] = report_player.looks_of_agent(run, chosen)
     if not any(row["looks"] for row in rows):
         return {"player": None, "unplayed": "No run here looks at places."}
-    shown = report_player.images_of(data, chosen)
-    return {
-        "player": shown | {"names": plots.class_names(where, data.classes), "first": min(count, len(data)), "left_out": False},
-        "unplayed": "",
-    }
+    images = report_player.images_of(data, chosen)
+    names = plots.class_names(shown, data.classes)
+    return {"player": images | {"names": names, "first": min(count, len(data)), "left_out": False}, "unplayed": ""}
 
 
 def _number(value: Any) -> float | None:
     """A finite number, rounded to six digits; None for anything else, which JSON in a page could not hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return None
+    if not abs(value) < math.inf:
         return None
     return value if isinstance(value, int) else float(f"{float(value):.6g}")

@@ -29,7 +29,7 @@ def choose(wrong: list[NDArray[np.bool_]], count: int, images: int) -> list[int]
 
 
 def images_of(data: Dataset, chosen: Tensor) -> dict[str, Any]:
-    """The images at `chosen` [n] as PNGs, with their labels: a list of one, or of several that are asked in turn (-1: none left)."""
+    """The images at `chosen` [n] as PNGs, each with a list of its labels, several where they are asked in turn (-1: none left)."""
     labels = data.labels[chosen]
     height, width = data.images.shape[-2:]
     return {
@@ -45,16 +45,14 @@ def looks_of_agent(run: Run, chosen: Tensor) -> dict[str, Any]:
     """The looks of the mean policy at the images, gathered as for `hardattn show`."""
     paths = Paths(run.agent, run.world(batch_size=len(chosen), repeats=1), chosen)
     sides = [paths.size << scale for scale in range(paths.scales)]  # finest first
-    corners = [np.floor(paths.path - (side - 1) / 2 + 0.5).astype(int) for side in sides]  # as hard_glimpse cuts, each [n, T, 2]
-    boxes = np.stack(
-        [np.concatenate([corner, corner + side], axis=-1) for corner, side in zip(corners, sides, strict=True)], axis=2
-    )
+    corners = np.stack([np.floor(paths.path - (side - 1) / 2 + 0.5) for side in sides], axis=2).astype(int)  # as hard_glimpse cuts
+    boxes = np.concatenate([corners, corners + np.array(sides)[:, None]], axis=-1)  # [n, T, S, 4] left, top, right, bottom
     middles = np.round(paths.path.astype(float), 2)
     return {
         "each": paths.each,
         "size": paths.size,
         "scales": paths.scales,
-        "boxes": boxes.tolist(),  # [n, T, S, 4] left, top, right, bottom
+        "boxes": boxes.tolist(),
         "path": middles.tolist(),
         "beliefs": _parts(paths.beliefs),
         "glimpses": [png(_sheet(looks)) for looks in paths.glimpses],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hardattn import experiment, loading, results, train_baseline
-from hardattn.agents import AGENTS, CONTROLS
+from hardattn.agents import CONTROLS
 from hardattn.baselines import BASELINES
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.train import difference
@@ -50,12 +50,10 @@ class Given:
 def find(names: Sequence[str]) -> list[Given]:
     """The runs behind names: run folders, folders that hold some, or tasks whose weights ship. Each once, in the order given.
 
-    Raises UsageError where there are none, and HardattnError for one that is not finished, is of another task, or is no run of looks.
+    Raises UsageError where there are none, and for one that is not finished, is of another task or is no run of looks.
     """
     if not names:
-        raise UsageError(
-            "report: no runs named; wanted folders, e.g. hardattn report results/runs/ram-mnist, or hardattn report ram-mnist"
-        )
+        raise UsageError("report: no runs named; wanted folders or a task, e.g. hardattn report results/runs/ram-mnist")
     folders = {folder.resolve(): (folder, where) for name in names for folder, where in _folders(name)}
     given = [_read(folder, where) for folder, where in folders.values()]
     others = [one for one in given if one.task != given[0].task]
@@ -97,7 +95,7 @@ def _folders(name: str) -> list[tuple[Path, str]]:
         found = sorted(file.parent for file in path.rglob(results.CONFIG))
         if not found:
             raise UsageError(
-                f"no runs found in {name}: no folder in it has a {results.CONFIG}; train one: hardattn train ram-mnist"
+                f"no runs found in {name}, as no folder there has a {results.CONFIG}; train one: hardattn train ram-mnist"
             )
         return [(folder, str(folder)) for folder in found]
     return [(loading.find(name), name)]
@@ -121,7 +119,7 @@ def _read(folder: Path, where: str) -> Given:
 
 
 def command_to_finish(one: Given) -> str:
-    """The command that goes on with a run, its settings read from its config.json; in words where they cannot all be said by --set."""
+    """The command that goes on with a run, with its config.json's settings; in words where --set cannot say them all."""
     named = "--baseline" if one.kind == "baseline" else "--agent"
     words = ["hardattn", "train", one.task, named, one.agent, "--seed", str(one.config["seed"])]
     try:
