@@ -417,6 +417,45 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Put runs of one task into one HTML file: table, curves, calibration, and a player that steps through the looks."""
+
+    runs: Positional[tuple[str, ...]]
+    """Run folders, folders that hold some, or a task's name for the weights that ship with the package."""
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("report.html")
+    """The file to write."""
+    count: int = 40
+    """How many of the first test images the player shows; up to 20 that a run reads wrongly come after them."""
+    agent: AgentName | None = None
+    """Your own class again, when a run trained one."""
+    task: TaskName | None = None
+    """Your own task again, when its images come from a function of yours."""
+    data_dir: Path | None = None
+    """The folder of data that do not ship; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
+
+    def run(self) -> None:
+        """Gather, write and say where."""
+        _use(self.data_dir)
+        from hardattn import console, report, results
+        from hardattn.envs.errors import UsageError
+        from hardattn.memory import keep_freed_memory
+
+        keep_freed_memory()
+        if self.out.is_dir():
+            raise UsageError(f"--out {self.out}: it is a folder; wanted a file, e.g. -o {self.out / 'report.html'}")
+        with console.status("gathering") as tick:
+            data = report.gather(self.runs, count=self.count, agent=self.agent, task=self.task, tick=tick)
+            page = report.page(data).encode()
+            results.write_bytes(self.out, page)
+        for note in report.notes(data):
+            console.say(note)
+        size = f"{len(page) / 1e6:.1f} MB"
+        seen = [run["where"] for run in data["runs"] if run["kind"] != "baseline"]
+        following = f"hardattn show {seen[0]}{_again(self.agent, self.task)}" if seen else f"hardattn train {data['task']}"
+        console.say(f"Report in {self.out} ({size}): open it in a browser. Next: {following}")
+
+
+@dataclass(frozen=True)
 class Data:
     """Data sets that do not ship: say where they belong (path), download them (fetch), or look whether they are whole (verify)."""
 
@@ -463,6 +502,7 @@ Command = (
     | Annotated[Check, subcommand("check")]
     | Annotated[Bench, subcommand("bench")]
     | Annotated[Compare, subcommand("compare")]
+    | Annotated[Report, subcommand("report")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Version, subcommand("version")]
 )

@@ -143,12 +143,12 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The rows of a curve, and how many lines could not be read. Raises HardattnError if there is no file."""
     with _explained(path, "read"):
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes().splitlines()
     rows, spoiled = [], 0
     for line in lines:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = json.loads(line.decode())
+        except ValueError:  # no JSON, or bytes that are no text
             row = None
         if isinstance(row, dict):
             rows.append(row)
