@@ -412,8 +412,8 @@ class Compare:
             return
         for name, part in rows.items():
             console.show_comparison(part, f"{task} {name}".strip())
-        first = parts[0].wanted[0].folder
-        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: hardattn show {first}")
+        runs = parts[0].wanted[0].folder.parent.parent
+        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: hardattn report {runs}")
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ def test_a_whole_comparison_interrupted_and_gone_on_with(
     assert (out / "table.md").read_text() == study.page_again(out, *_title_and_command(out / "table.md"))
     assert (out / "errors.png").stat().st_size > 10_000
     again = hardattn(*words, "--no-train")
-    assert again.returncode == 0 and "Next: hardattn show" in again.stderr + again.stdout
+    assert again.returncode == 0 and "Next: hardattn report results/runs/few-digits" in again.stderr + again.stdout
 
 
 def _title_and_command(page: Path) -> tuple[str, str]:
