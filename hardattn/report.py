@@ -262,6 +262,6 @@ def _number(value: Any) -> float | None:
     """A finite number, rounded to six digits; None for anything else, which JSON in a page could not hold."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return None
-    if not abs(value) < math.inf:
-        return None
-    return value if isinstance(value, int) else float(f"{float(value):.6g}")
+    if isinstance(value, int):
+        return value
+    return float(f"{float(value):.6g}") if math.isfinite(float(value)) else None

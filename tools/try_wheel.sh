@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the wheel, install it into a clean environment, leave the checkout, and see that it lists and trains.
+# Build the wheel, install it into a clean environment, leave the checkout, and see that it lists, trains and reports.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -12,4 +12,5 @@ cd "$work"
 "$work/venv/bin/hardattn" list
 "$work/venv/bin/hardattn" train ram-mnist --preset quick --set episodes=60_000 --set evaluations=2
 "$work/venv/bin/hardattn" evaluate ram-mnist --split validation
+"$work/venv/bin/hardattn" report ram-mnist results/runs/ram-mnist -o report.html
 echo "the wheel works outside the checkout"

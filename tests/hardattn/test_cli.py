@@ -50,7 +50,7 @@ def test_help_imports_nothing_slow() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("command", ["", "list", "train", "evaluate", "show", "check", "bench"])
+@pytest.mark.parametrize("command", ["", "list", "train", "evaluate", "show", "check", "bench", "report"])
 def test_every_command_has_help(hardattn: Run, command: str) -> None:
     ended = hardattn(*command.split(), "--help")
     assert ended.returncode == 0 and "usage: hardattn" in ended.stdout
