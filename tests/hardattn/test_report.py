@@ -188,6 +188,10 @@ HOOKS = "<script>window.thrown = []; window.addEventListener('error', e => throw
 DRIVER = """<script>{
 const told = {}, say = () => document.getElementById("now").textContent, at = id => document.getElementById(id);
 const key = name => at("play").dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true, cancelable: true}));
+told.bars = [...at("beliefs").tBodies[0].rows].map(row => {
+  const [bar, room] = [row.querySelector(".bar"), row.cells[1]].map(node => node.getBoundingClientRect().width);
+  return bar / room;
+});
 told.start = say(); key("ArrowRight"); told.right = say(); key("End"); told.end = say();
 key("ArrowRight"); told.beyond = say();
 told.dots = document.querySelectorAll("#image circle").length;
@@ -254,6 +258,7 @@ def test_the_page_plays_in_a_browser(tmp_path: Path) -> None:
         # Math.round takes halves up
         wanted = f"Look {look + 1} of 6 at row {int(np.floor(y + 0.5)) + 1}, column {int(np.floor(x + 0.5)) + 1}: says {said} with "
         assert told[state].startswith(wanted), (state, told[state], wanted)
+    assert told["bars"] == pytest.approx([part / 10_000 for part in looks["beliefs"][0][0]], abs=0.01)  # a pixel at the least
     assert told["dots"] == 6 and told["slid"].startswith("Look 5 of 6") and told["other"].startswith("Look 5 of 6")
     assert told["image"] == told["previous"] == f"Test image 0: the truth is {truth[0][0]}. After 6 looks the answer is 7: right."
     assert told["next"].startswith(f"Test image 1: the truth is {truth[1][0]}.")
