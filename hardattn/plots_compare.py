@@ -81,7 +81,7 @@ def draw_sweep(rows: dict[str, list[Row]], file: Path, title: str) -> Path:
         _plain(axes.yaxis)
         axes.set(xlabel=key)
         axes.set_xticks(places, values)
-    left.legend(fontsize=7, frameon=False, ncols=2)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return _save(figure, (left, right), file, title)
 
 
