@@ -30,7 +30,8 @@ FASHION = (
 # Row -> the command that makes it, without the seed.
 ROWS = {
     "rotated: cnn": ROTATED + "cnn --set layout=paper",
-    "rotated: stn": ROTATED + "stn --set classifier=paper --set baseline.size=28",
+    "rotated: stn": ROTATED + "stn --set classifier=paper --set baseline.size=28 --set localiser_rate=1",
+    "rotated: stn, slow localiser": ROTATED + "stn --set classifier=paper --set baseline.size=28",
     "cluttered: cnn": CLUTTERED + "cnn --set layout=paper",
     "cluttered: stn": CLUTTERED + "stn --set classifier=paper",
     **{f"depth: {kind}": FASHION + f"{kind} --set modules=3" for kind in ("none", "residual", "naive")},
