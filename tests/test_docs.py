@@ -58,6 +58,7 @@ def test_the_readmes_agent_keeps_the_contract(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("tool", "page", "named"),
     [("ram_mnist_table", "ram-mnist", ()), ("agents_table", "agents-ram-mnist", ()), ("dasnet_table", "dasnet-cifar10", ())]
+    + [("soft_table", "soft", ())]
     + [("canvas_tables", page, (page,)) for page in ("ram", "dram")],
 )
 def test_a_results_page_comes_again_to_the_byte(

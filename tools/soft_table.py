@@ -22,7 +22,10 @@ ROTATED = (
     "hardattn train ram-translated60 --set canvas.size=28 --set canvas.turn=90 --set augment=0 --set episodes=300000 "
     "--set evaluations=10 --baseline "
 )
-CLUTTERED = "hardattn train ram-cluttered60 --set augment=0 --set episodes=150000 --set evaluations=5 --baseline "
+CLUTTERED = (
+    "hardattn train ram-cluttered60 --set scales=2 --set num_glimpses=6 --set augment=0.2 --set evaluations=10 "
+    "--set episodes=240000 --baseline "
+)
 FASHION = (
     "hardattn train ram-mnist --set dataset=fashion --set width=8 --set augment=0 --set episodes=25000 --set batch_size=128 "
     "--set evaluations=5 --baseline residual-attention --set learning="
@@ -32,8 +35,9 @@ ROWS = {
     "rotated: cnn": ROTATED + "cnn --set layout=paper",
     "rotated: stn": ROTATED + "stn --set classifier=paper --set baseline.size=28 --set localiser_rate=1",
     "rotated: stn, slow localiser": ROTATED + "stn --set classifier=paper --set baseline.size=28",
-    "cluttered: cnn": CLUTTERED + "cnn --set layout=paper",
-    "cluttered: stn": CLUTTERED + "stn --set classifier=paper",
+    "cluttered: cnn": CLUTTERED + "cnn",
+    "cluttered: stn": CLUTTERED + "stn --set localiser_rate=1",
+    "cluttered: stn, slow localiser": CLUTTERED + "stn",
     **{f"depth: {kind}": FASHION + f"{kind} --set modules=3" for kind in ("none", "residual", "naive")},
     **{
         f"noise {100 * share:.0f} %: {kind}": FASHION + kind + (f" --set label_noise={share}" if share else "")
