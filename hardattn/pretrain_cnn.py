@@ -89,8 +89,9 @@ class CnnTrainer:
             rate = self.settings.learning_rate * (done / RISING if done < RISING else cosine((done - RISING) / (1 - RISING)))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            mirror = self.data.channels == 3  # photographs; the grey sets are digits and clothes
-            images = shifted(self.data.images[batch], self.settings.shift, mirror, self.generator)
+            images = self.data.images[batch]
+            if not self.data.in_place:
+                images = shifted(images, self.settings.shift, self.data.photographs, self.generator)
             with torch.autocast(self.setup.device.split(":")[0], torch.bfloat16, enabled=self.bf16):
                 logits = self.network(images)
             loss = F.cross_entropy(logits, self.data.labels[batch], label_smoothing=self.settings.smoothing)
