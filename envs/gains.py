@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 HARD = ("top-k", "threshold")  # rules without a derivative
+CLOSED = -1.0  # below it a score closes a hard gate
 LIMIT = 3.0  # scores beyond it are clipped: under a softmax a gain can be e^6 = 400 times another then, which is as good as silence
 
 
@@ -29,13 +30,15 @@ def top_gains(scores: Tensor, keep: float) -> Tensor:
 
 
 def threshold_gains(scores: Tensor) -> Tensor:
-    """Hard gates: 1 where a score is 0 or more, else 0: [B, A] -> [B, A].
+    """Hard gates: 1 where a score is at least CLOSED, which is below 0, else 0: [B, A] -> [B, A].
 
     A score that a Gaussian policy draws around its mean with deviation std makes of this a Bernoulli gate that is open with
-    probability Phi(mean / std), the probit; so REINFORCE on scores learns hard gates, and needs no policy of its own for them. Its
-    log-probability is the score's, not the gate's: as unbiased, with more variance, for scores on one side of 0 are told apart too.
+    probability Phi((mean - CLOSED) / std), a probit; so REINFORCE on scores learns hard gates, and needs no policy of its own for
+    them. Its log-probability is the score's, not the gate's: as unbiased, with more variance, for scores on one side of CLOSED are
+    told apart too. A policy that begins at 0 begins with nearly all gates open; with each closed half of the time there would be
+    no network left to learn from.
     """
-    return (scores >= 0).to(scores.dtype)
+    return (scores >= CLOSED).to(scores.dtype)
 
 
 def to_gains(scores: Tensor, counts: list[int], rule: str, keep: float = 0.5) -> list[Tensor]:

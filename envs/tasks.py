@@ -103,7 +103,7 @@ class GatingConfig:
     three convolutions of which no unit sees more than 14x14 pixels, and the mean over places (cue)."""
     rule: Literal["softmax", "layer-softmax", "sigmoid", "top-k", "threshold"] = "softmax"
     """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; the same
-    gain for the highest scores of each layer and 0 for the others; or hard gates, 1 for scores of 0 or more and 0 for the others
+    gain for the highest scores of each layer and 0 for the others; or hard gates, 1 for scores of -1 or more and 0 for the others
     (threshold)."""
     where: Literal["before", "after"] = "after"
     """Whether a gain stands before the nonlinearity (the paper) or after it; through a ReLU both are the same."""

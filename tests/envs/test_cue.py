@@ -119,7 +119,7 @@ def test_a_gate_that_is_closed_is_a_map_that_is_not_there() -> None:
     before, width = made.logits, int(made.action_space.shape[0])
     assert width == 16 + 32 + 64
     scores = torch.ones(12, width)
-    scores[:, -64:] = -1.0
+    scores[:, -64:] = -1.5
     closed = made.step(scores).logits
     assert torch.allclose(closed, made.network.last.bias.expand(12, -1), atol=1e-6)
     assert torch.equal(made.step(torch.zeros(12, width)).logits, before)  # scores of 0: the network as it is

@@ -35,14 +35,14 @@ def test_numbers_on_paper() -> None:
     assert sigmoid_gains(scores).tolist()[0] == pytest.approx([1.5, 1.0])
     assert top_gains(torch.tensor([[3.0, 1.0, 2.0, 0.0]]), 0.5).tolist() == [[2.0, 0.0, 2.0, 0.0]]
     assert top_gains(torch.tensor([[3.0, 1.0, 2.0, 0.0]]), 0.25).tolist() == [[4.0, 0.0, 0.0, 0.0]]
-    assert threshold_gains(torch.tensor([[-0.1, 0.0, 2.0]])).tolist() == [[0.0, 1.0, 1.0]]
+    assert threshold_gains(torch.tensor([[-1.1, -1.0, 0.0, 2.0]])).tolist() == [[0.0, 1.0, 1.0, 1.0]]
     assert spread_of([torch.tensor([[2.0, 0.0]]), torch.ones(1, 3)]).tolist() == [1.0, 0.0]
 
 
 def test_a_gate_is_open_with_the_probit_of_its_score() -> None:
-    """Means -0.1, 0 and 0.2 with std 0.1: Phi(-1) = 0.1587, Phi(0) = 0.5, Phi(2) = 0.9772; of 40,000 draws within 4 deviations."""
+    """Means -1.5, -1 and 0 with std 0.5: Phi(-1) = 0.1587, Phi(0) = 0.5, Phi(2) = 0.9772; of 40,000 draws within 4 deviations."""
     noise = torch.randn(40_000, 3, generator=torch.Generator().manual_seed(0))
-    open_share = threshold_gains(torch.tensor([-0.1, 0.0, 0.2]) + 0.1 * noise).mean(dim=0)
+    open_share = threshold_gains(torch.tensor([-1.5, -1.0, 0.0]) + 0.5 * noise).mean(dim=0)
     wanted = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor([-1.0, 0.0, 2.0]))
     assert wanted.tolist() == pytest.approx([0.1587, 0.5, 0.9772], abs=1e-4)
     assert bool(((open_share - wanted).abs() < 4 * (wanted * (1 - wanted) / 40_000).sqrt()).all())
