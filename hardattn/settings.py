@@ -104,6 +104,9 @@ class CnnSettings:
 
 # A maxout network has no normalisation, and larger steps blow it up; its dropout is what keeps it from learning by heart.
 MAXOUT = {"cnn.learning_rate": 0.015, "cnn.batch_size": 128, "cnn.smoothing": 0.0}
+# The network for digits with a cue is small, and cannot tell more than which three digits there are.
+LITTLE = {"cnn.epochs": 4, "cnn.learning_rate": 0.05, "cnn.batch_size": 64}
+OF_CNN: dict[str, dict[str, Any]] = {"maxout": MAXOUT, "cue": LITTLE}
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
 # On canvases many small steps learn from fewer images than few large ones (results/ram.md).
 CANVAS: dict[str, Any] = {
