@@ -14,7 +14,16 @@ from hardattn import study
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results"
 # Page -> its title and the command that made its rows.
-PAGES: dict[str, tuple[str, str]] = {}
+PAGES: dict[str, tuple[str, str]] = {
+    "channels": (
+        "Digits with a cue: soft gates, gains and hard gates",
+        "hardattn compare dasnet-cue --agents snes,pathwise,reinforce --baselines se,no-squeeze --budget 240000 --reference se "
+        "--set se:layout=local --set se:batch_size=64 --set se:learning_rate=4e-3 --set se:evaluations=8 "
+        "--set no-squeeze:layout=local --set no-squeeze:batch_size=64 --set no-squeeze:learning_rate=4e-3 "
+        "--set no-squeeze:evaluations=8 --set snes:batch_size=1600 --set snes:policy=projected --set reinforce:rule=threshold "
+        "--set reinforce:std=0.5 --set reinforce:repeats=8 --set reinforce:discount=0 --jobs 1 --out results/channels",
+    ),
+}
 
 
 def page(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Digits with a cue: what is asked is what the corner says, nothing moves it, and no place of the network sees it with a digit."""
+"""Digits with a cue: what is asked is what the corner says, nothing moves it, and no place of the network sees much of both."""
 
 import dataclasses
 import itertools
@@ -83,8 +83,8 @@ def test_what_lies_in_its_place_stays_there() -> None:
     assert moving.photographs and not torch.equal(Pictures(moving).show(indices, random(), augment=1.0).images, moving.images)
 
 
-def test_a_place_of_the_network_sees_14_pixels_each_way_and_never_cue_and_digit() -> None:
-    """The place (2, 2) of 8 x 8 begins at pixel 4 * 2 - 3 = 5, the cue's last, and ends before 5 + 14 = 19; digits begin at 8 + 4.
+def test_a_place_of_the_network_sees_14_pixels_each_way() -> None:
+    """The place (2, 2) of 8 x 8 begins at pixel 4 * 2 - 3 = 5, the cue's last, and ends before 5 + 14 = 19; ink begins at 8 + 4.
 
     A maximum passes on one pixel of its window alone, so means stand in for it: the same windows, all of their pixels.
     """
