@@ -2,7 +2,7 @@
 
 Each colour channel shows another digit, one on top of the other, at the bottom right of a larger field. In a patch at its top left
 only the channel that is asked is lit, and its digit is the label. Who does not see the cue is right once in three; and a unit that
-sees 14x14 pixels does not have cue and digit before it, so that something must carry the cue across the image. The mechanism test of
+sees 14x14 pixels does not have cue and digit before it, so something must carry the cue across the image. The mechanism test of
 channel attention (squeeze-and-excitation, dasNet) is whether a gate does. On 28x28 pixels the cue would lie so close that such
 units see it along with the upper left of a digit, and a network without gates learns most of the task.
 """
