@@ -230,6 +230,14 @@ class MaximumHead(nn.Module):
         return seen.amax(dim=(2, 3))
 
 
+class MeanHead(nn.Module):
+    """The mean of each map over all places: [B, C, H, W] -> [B, C]."""
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """[B, C]."""
+        return seen.mean(dim=(2, 3))
+
+
 def small(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (32, 128, 128)) -> Cnn:
     """Six 3x3 convolutions with ReLU behind a whitening stem of 2x2, for images of about 32x32.
 
@@ -256,6 +264,19 @@ def maxout(
         stages.append(Stage(inputs, maps, kernel, padding, pool, pieces=2))
         inputs, size = maps, math.ceil((size + 2 * padding - kernel + 1 - pool[0]) / pool[1]) + 1
     return Cnn(nn.Identity(), stages, MaxoutHead(inputs * size**2, units, 5), nn.Linear(units, classes), channels)
+
+
+def cue(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (16, 32, 64)) -> Cnn:
+    """Three small convolutions, the mean over places and a linear layer: a place sees 14x14 pixels (3, pooled 4; 8, 10; 14).
+
+    So the logits are a sum over places that see little each: what one sees changes nothing in another, unless gains carry it
+    there. The trunk is that of the baseline squeeze-and-excitation with layout=local.
+    """
+    stages, inputs = [], channels
+    for maps, kernel, padding, pool in zip(widths, (3, 3, 2), (1, 1, 0), ((2, 2), (2, 2), (1, 1)), strict=True):
+        stages.append(Stage(inputs, maps, kernel, padding, pool))
+        inputs = maps
+    return Cnn(nn.Identity(), stages, MeanHead(), nn.Linear(inputs, classes), channels)
 
 
 @torch.no_grad()

@@ -54,6 +54,7 @@ class Dataset:
     labels: Tensor  # [N] int64, or [N, L]
     classes: int
     boxes: Tensor | None = None  # [N, D, 4] float32 (left, top, right, bottom) in pixels: where what counts lies, if that is known
+    in_place: bool = False  # where things lie says something: such images are never moved, mirrored or distorted
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -87,12 +88,12 @@ class Dataset:
     def to(self, device: torch.device | str) -> "Dataset":
         """The same dataset on another device."""
         boxes = None if self.boxes is None else self.boxes.to(device)
-        return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes, boxes)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), boxes=boxes)
 
     def take(self, indices: Tensor) -> "Dataset":
         """The examples at `indices` [n], as a dataset of their own."""
         boxes = None if self.boxes is None else self.boxes[indices]
-        return Dataset(self.name, self.images[indices], self.labels[indices], self.classes, boxes)
+        return replace(self, images=self.images[indices], labels=self.labels[indices], boxes=boxes)
 
     def mislabelled(self, share: float) -> "Dataset":
         """The same with a share of the labels changed into other classes, each as likely; which ones is the same every time.
@@ -108,10 +109,10 @@ class Dataset:
         return replace(self, labels=labels.to(self.labels.device))
 
     def show(self, indices: Tensor, generator: torch.Generator, augment: float = 0.0) -> "Shown":
-        """The examples at `indices` [B], distorted at random with strength `augment` (then as floats in [0, 1])."""
+        """The examples at `indices` [B], unless `in_place` distorted at random with strength `augment` (then floats in [0, 1])."""
         images = self.images.index_select(0, indices)  # copies rows whole, several times quicker than images[indices]
         boxes = None if self.boxes is None else self.boxes[indices]
-        if augment:
+        if augment and not self.in_place:
             images = random_affine(images.float() / 255, augment, generator)
         return Shown(images, self.labels[indices], boxes)
 
@@ -119,6 +120,11 @@ class Dataset:
     def channels(self) -> int:
         """Colours of an image (C)."""
         return int(self.images.shape[1])
+
+    @property
+    def photographs(self) -> bool:
+        """Whether mirror images may be shown: of colour images that are not `in_place`. The grey sets are digits and clothes."""
+        return self.channels == 3 and not self.in_place
 
     @property
     def device(self) -> torch.device:
@@ -218,6 +224,7 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
     "svhn": functools.partial(_elsewhere, "svhn", "numbers"),
     "svhn-extra": functools.partial(_elsewhere, "svhn", "numbers_and_extra"),
     "svhn-digits": functools.partial(_elsewhere, "svhn", "digits"),
+    "mnist-cue": functools.partial(_elsewhere, "cue", "mnist_cue"),
 }
 
 

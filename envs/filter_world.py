@@ -18,7 +18,7 @@ from hardattn.envs import rewards
 from hardattn.envs.cnn import Cnn, Seen, Split
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
-from hardattn.envs.gains import LIMIT, to_gains
+from hardattn.envs.gains import HARD, LIMIT, to_gains
 from hardattn.envs.observation import Observation
 from hardattn.envs.pictures import Pictures
 from hardattn.envs.shuffle import ShuffledPass
@@ -37,7 +37,7 @@ class FilterWorld:
     a gain by the task's rule. `repeats` rows show the same image; what no gain touches is computed once for all of them.
 
     `attention="soft"` keeps the graph through the gains. Raises UsageError for a batch that is not a multiple of `repeats` or
-    larger than the data set.
+    larger than the data set, and for soft attention by a rule that has no derivative.
     """
 
     def __init__(
@@ -58,6 +58,11 @@ class FilterWorld:
             raise UsageError(f"task {task.name}: it has no filters to weigh")
         if task.gating.first >= len(network.stages):
             raise UsageError(f"first={task.gating.first}: the network has {len(network.stages)} convolutions; wanted one of these")
+        if attention == "soft" and task.gating.rule in HARD:
+            raise UsageError(
+                f"rule={task.gating.rule}: such gains have no derivative to learn by; wanted softmax, layer-softmax or sigmoid, or "
+                "an agent that learns by trial, e.g. reinforce"
+            )
         self.task, self.gating, self.device = task, task.gating, torch.device(device)
         self._pass = ShuffledPass(len(dataset), batch_size, repeats, seed, self.device)
         self.dataset = dataset.to(self.device)

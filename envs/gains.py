@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+HARD = ("top-k", "threshold")  # rules without a derivative
+CLOSED = -1.0  # below it a score closes a hard gate
 LIMIT = 3.0  # scores beyond it are clipped: under a softmax a gain can be e^6 = 400 times another then, which is as good as silence
 
 
@@ -27,13 +29,25 @@ def top_gains(scores: Tensor, keep: float) -> Tensor:
     return heard / heard.mean(dim=1, keepdim=True)
 
 
+def threshold_gains(scores: Tensor) -> Tensor:
+    """Hard gates: 1 where a score is at least CLOSED, which is below 0, else 0: [B, A] -> [B, A].
+
+    A score that a Gaussian policy draws around its mean with deviation std makes of this a Bernoulli gate that is open with
+    probability Phi((mean - CLOSED) / std), a probit; so REINFORCE on scores learns hard gates, and needs no policy of its own for
+    them. Its log-probability is the score's, not the gate's: as unbiased, with more variance, for scores on one side of CLOSED are
+    told apart too. A policy that begins at 0 begins with nearly all gates open; with each closed half of the time there would be
+    no network left to learn from.
+    """
+    return (scores >= CLOSED).to(scores.dtype)
+
+
 def to_gains(scores: Tensor, counts: list[int], rule: str, keep: float = 0.5) -> list[Tensor]:
     """Scores [B, A] by a rule of GatingConfig to gains, a tensor [B, maps] for each layer of `counts`."""
     clipped = scores.clamp(-LIMIT, LIMIT)
     if rule == "softmax":
         return list(softmax_gains(clipped).split(counts, dim=1))
-    if rule == "sigmoid":
-        return list(sigmoid_gains(clipped).split(counts, dim=1))
+    if rule in ("sigmoid", "threshold"):
+        return list((sigmoid_gains if rule == "sigmoid" else threshold_gains)(clipped).split(counts, dim=1))
     layers = clipped.split(counts, dim=1)
     return [softmax_gains(layer) if rule == "layer-softmax" else top_gains(layer, keep) for layer in layers]
 

@@ -1,7 +1,7 @@
 """Whole pictures, shifted and mirrored anew and spoiled anew whenever they are shown; the training side of a task of gains."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,10 +61,10 @@ class Pictures:
         return Pictures(self.source.to(device), self.corruption, self.strength)
 
     def show(self, indices: Tensor, generator: torch.Generator, augment: float = 0.0) -> Shown:
-        """The pictures at `indices` [B], spoiled; with `augment` above 0 also shifted, and mirrored (photographs)."""
+        """The pictures at `indices` [B], spoiled; with `augment` above 0 also shifted and mirrored, as their data set allows."""
         images = self.source.images.index_select(0, indices)
-        if augment:
-            images = shifted(images, SHIFT, self.channels == 3, generator)
+        if augment and not self.source.in_place:
+            images = shifted(images, SHIFT, self.source.photographs, generator)
         return Shown(self._spoiled(images, generator), self.source.labels[indices], None)
 
     def fixed(self) -> Dataset:
@@ -74,7 +74,7 @@ class Pictures:
         images = torch.empty_like(source.images)
         images[order] = torch.cat([self._spoiled(part, random) for part in source.images[order].split(1000)])
         name = source.name if self.corruption == "none" else f"{source.name} with {self.corruption}"
-        return Dataset(name, images, source.labels, source.classes).to(self.source.device)
+        return replace(source, name=name, images=images, boxes=None).to(self.source.device)
 
     def sha256(self) -> str:
         """A fingerprint of the pictures and of what is done with them."""

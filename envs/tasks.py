@@ -98,11 +98,13 @@ class CatchConfig:
 class GatingConfig:
     """Feedback onto the filters of a frozen convolutional network (dasNet, Stollenga et al. 2014)."""
 
-    cnn: Literal["small", "maxout"] = "small"
-    """The network: six convolutions with ReLU (small), or three maxout layers and a fully connected one, as dasNet has (maxout)."""
-    rule: Literal["softmax", "layer-softmax", "sigmoid", "top-k"] = "softmax"
-    """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; or the
-    same gain for the highest scores of each layer and 0 for the others."""
+    cnn: Literal["small", "maxout", "cue"] = "small"
+    """The network: six convolutions with ReLU (small); three maxout layers and a fully connected one, as dasNet has (maxout); or
+    three convolutions of which no unit sees more than 14x14 pixels, and the mean over places (cue)."""
+    rule: Literal["softmax", "layer-softmax", "sigmoid", "top-k", "threshold"] = "softmax"
+    """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; the same
+    gain for the highest scores of each layer and 0 for the others; or hard gates, 1 for scores of -1 or more and 0 for the others
+    (threshold)."""
     where: Literal["before", "after"] = "after"
     """Whether a gain stands before the nonlinearity (the paper) or after it; through a ReLU both are the same."""
     first: int = 0
@@ -121,7 +123,7 @@ class GatingConfig:
             known = GatingConfig.__annotations__[name].__args__
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        layers = {"small": 6, "maxout": 3}[self.cnn]
+        layers = {"small": 6, "maxout": 3, "cue": 3}[self.cnn]
         if not 0 <= self.first < layers:
             raise UsageError(f"first={self.first}: {self.cnn} has {layers} convolutions; wanted 0 to {layers - 1}")
         if not 0 < self.keep <= 1:
@@ -359,6 +361,15 @@ TASKS = {
                 ),
                 ("fashion", "Fashion-MNIST", ()),
             )
+        ),
+        Task(
+            name="dasnet-cue",
+            summary="tell which of three digits a corner's colour asks for, weighing the filters of a frozen CNN; see docs/cue.md",
+            dataset="mnist-cue",
+            gating=GatingConfig(cnn="cue"),
+            num_glimpses=2,
+            reward="evidence-gain",
+            look_loss=0.0,
         ),
         Task(
             name="catch",

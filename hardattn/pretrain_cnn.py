@@ -27,7 +27,7 @@ from hardattn.envs.tasks import find_task
 from hardattn.envs.world import use_bf16
 from hardattn.evaluate import percent
 from hardattn.experiment import Experiment, check_seed, resolve_device
-from hardattn.settings import MAXOUT, CnnSettings, TrainSettings
+from hardattn.settings import OF_CNN, CnnSettings, TrainSettings
 from hardattn.statistics import wilson
 from hardattn.train import Interrupted, Progress, interruptible, may_start
 
@@ -89,8 +89,9 @@ class CnnTrainer:
             rate = self.settings.learning_rate * (done / RISING if done < RISING else cosine((done - RISING) / (1 - RISING)))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            mirror = self.data.channels == 3  # photographs; the grey sets are digits and clothes
-            images = shifted(self.data.images[batch], self.settings.shift, mirror, self.generator)
+            images = self.data.images[batch]
+            if not self.data.in_place:
+                images = shifted(images, self.settings.shift, self.data.photographs, self.generator)
             with torch.autocast(self.setup.device.split(":")[0], torch.bfloat16, enabled=self.bf16):
                 logits = self.network(images)
             loss = F.cross_entropy(logits, self.data.labels[batch], label_smoothing=self.settings.smoothing)
@@ -188,9 +189,8 @@ def build(task: str, sets: list[str], *, seed: int, device: str) -> tuple[Experi
     check_seed(seed)
     sections: dict[str, Any] = {"task": base, "cnn": CnnSettings(), "gating": base.gating}
     asked = settings.parse(sets)
-    if settings.override(sections, asked)["gating"].cnn == "maxout":
-        sections = settings.override(sections, MAXOUT)
-    sections = settings.override(sections, asked)
+    kind = settings.override(sections, asked)["gating"].cnn
+    sections = settings.override(settings.override(sections, OF_CNN.get(kind, {})), asked)
     setup = dataclasses.replace(sections["task"], gating=sections["gating"])
     train = TrainSettings(precision=sections["cnn"].precision)
     return Experiment(setup, train, "pretrain", None, seed, resolve_device(device)), sections["cnn"]

@@ -104,6 +104,9 @@ class CnnSettings:
 
 # A maxout network has no normalisation, and larger steps blow it up; its dropout is what keeps it from learning by heart.
 MAXOUT = {"cnn.learning_rate": 0.015, "cnn.batch_size": 128, "cnn.smoothing": 0.0}
+# The network for digits with a cue is small, and cannot tell more than which three digits there are.
+LITTLE = {"cnn.epochs": 4, "cnn.learning_rate": 0.05, "cnn.batch_size": 64}
+OF_CNN: dict[str, dict[str, Any]] = {"maxout": MAXOUT, "cue": LITTLE}
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
 # On canvases many small steps learn from fewer images than few large ones (results/ram.md).
 CANVAS: dict[str, Any] = {
@@ -141,6 +144,9 @@ GAINS = {
     "agent.penalty": 0.005,
 }
 
+# The same on digits with a cue, whose network is small: two passes, so that more images are seen in the same time.
+CUE = GAINS | {"train.episodes": 240_000, "agent.learning_rate": 1e-3, "agent.penalty": 0.0}
+
 # What a learner needs on every task: the population of an evolution strategy is the number of repeats.
 POPULATION = {"agent.learning_rate": 1.0, "train.mode": "frozen", "train.repeats": 50, "train.batch_size": 3200}
 LEARNERS: dict[str, dict[str, dict[str, Any]]] = {
@@ -168,6 +174,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "quick": CATCH | QUICK,
     },
     **{task: {"default": GAINS, "quick": GAINS | {"train.episodes": 20_000}} for task in ("dasnet-cifar10", "dasnet-fashion")},
+    "dasnet-cue": {"default": CUE, "quick": CUE | {"train.episodes": 20_000}},
     "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
     "dram-addition": {"default": TWO, "quick": TWO | QUICK},
     "dram-pairs": {"default": TWO | {"train.episodes": 2_500_000}, "quick": TWO | QUICK},

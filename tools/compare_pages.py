@@ -21,6 +21,15 @@ PAGES = {
         "--sweep canvas.size=40,60,100 --set scales=2 --set num_glimpses=6 --set augment=0.2 --set evaluations=10 "
         "--set pathwise:agent.learning_rate=1e-4 --budget 240000 --out results/crossover",
     ),
+    "channels": (
+        "Digits with a cue: soft gates, gains and hard gates",
+        "hardattn compare dasnet-cue --agents snes --baselines se,no-squeeze --budget 240000 --reference se "
+        "--set se:layout=local --set se:batch_size=64 --set se:learning_rate=4e-3 --set se:evaluations=8 "
+        "--set no-squeeze:layout=local --set no-squeeze:batch_size=64 --set no-squeeze:learning_rate=4e-3 "
+        "--set no-squeeze:evaluations=8 --set snes:batch_size=1600 --set snes:policy=projected --set centre:batch_size=3200 "
+        "--set centre:repeats=50 --set centre:evaluations=1 --set random:batch_size=3200 --set random:repeats=50 "
+        "--set random:evaluations=1 --jobs 1 --out results/channels",
+    ),
 }
 
 

@@ -21,7 +21,8 @@ class SqueezeExciteConfig:
     """A convolutional network whose blocks are gated."""
 
     layout: Literal["deep", "local"] = "deep"
-    """deep: the network of `cnn`; local: few small convolutions and the mean over all places, so that no place sees another's."""
+    """deep: the network of `cnn`; local: three small convolutions, of which no place sees more than 14x14 pixels, and the mean over
+    all places."""
     width: float = 1.0
     """Feature maps of every layer, as a multiple."""
     reduction: int = 4
@@ -95,10 +96,10 @@ def blocks(shape: tuple[int, int, int], config: SqueezeExciteConfig) -> tuple[nn
         body = list(Trunk(shape, "deep", config.width).body.children())
         return nn.ModuleList([*body[:-2], nn.Sequential(*body[-2:], nn.ReLU())]), False
     inputs, made = shape[0], []
-    for maps in (16, 32, 64):
+    for maps, kernel, padding, pool in ((16, 3, 1, 2), (32, 3, 1, 2), (64, 2, 0, 1)):  # the trunk of `envs.cnn.cue`
         count = max(1, round(maps * config.width))
-        pool = nn.MaxPool2d(2) if maps < 64 else nn.Identity()
-        made.append(nn.Sequential(nn.Conv2d(inputs, count, 3, padding=1, bias=False), nn.BatchNorm2d(count), nn.ReLU(), pool))
+        convolution = nn.Conv2d(inputs, count, kernel, padding=padding, bias=False)
+        made.append(nn.Sequential(convolution, nn.BatchNorm2d(count), nn.ReLU(), nn.MaxPool2d(pool)))
         inputs = count
     return nn.ModuleList(made), True
 

@@ -8,6 +8,7 @@ from hardattn.statistics import (
     interquartile_mean,
     log_loss,
     mcnemar,
+    mutual_information,
     paired_bootstrap,
     seeds_and_examples,
     wilson,
@@ -84,3 +85,15 @@ def test_the_bootstrap_over_seeds_and_examples() -> None:
     assert low == pytest.approx(0.05 - 1.96 * 0.00218, abs=4e-4)
     with pytest.raises(ValueError, match="same seeds"):
         seeds_and_examples(two, wrong)
+
+
+def test_mutual_information_on_paper() -> None:
+    """A gate that is open for kind 1 alone tells all of a fair kind: 1 bit; one that is always open tells nothing.
+
+    Open for half of kind 0 and all of kind 1, of 8: joint shares 1/4, 1/4, 0, 1/2; 1/4 log2(2) + 1/4 log2(2/3) + 1/2 log2(4/3).
+    """
+    kinds = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    assert mutual_information(kinds.astype(float), kinds) == pytest.approx(1.0)
+    assert mutual_information(np.ones(8), kinds) == pytest.approx(0.0)
+    wanted = 0.25 + 0.25 * np.log2(2 / 3) + 0.5 * np.log2(4 / 3)
+    assert mutual_information(np.array([0, 0, 1, 1, 1, 1, 1, 1.0]), kinds) == pytest.approx(wanted)
