@@ -76,7 +76,8 @@ def test_a_folded_population_equals_its_members_alone(kind: str, gating: dict[st
     looped = world(kind, gating=gating)
     for k in range(10):
         alone = members.play(everyone[k : k + 1], looped, indices)
-        assert (together.logits[k::10] - alone.logits).abs().max() < 1e-5 * alone.logits.abs().max() + 1e-5
+        # Passes feed back what they made, so rounding grows, by processor up to 2e-5; another member's logits differ by their size.
+        assert (together.logits[k::10] - alone.logits).abs().max() < 1e-4 * alone.logits.abs().max()
         assert torch.allclose(together.rewards[k::10], alone.rewards, rtol=1e-4, atol=1e-4)
 
 
