@@ -23,10 +23,11 @@ PAGES = {
     ),
     "channels": (
         "Digits with a cue: soft gates, gains and hard gates",
-        "hardattn compare dasnet-cue --agents snes --baselines se,no-squeeze --budget 240000 --reference se "
+        "hardattn compare dasnet-cue --agents snes,pathwise,reinforce --baselines se,no-squeeze --budget 240000 --reference se "
         "--set se:layout=local --set se:batch_size=64 --set se:learning_rate=4e-3 --set se:evaluations=8 "
         "--set no-squeeze:layout=local --set no-squeeze:batch_size=64 --set no-squeeze:learning_rate=4e-3 "
         "--set no-squeeze:evaluations=8 --set snes:batch_size=1600 --set snes:policy=projected --set centre:batch_size=3200 "
+        "--set reinforce:rule=threshold --set reinforce:std=0.5 --set reinforce:repeats=8 --set reinforce:discount=0 "
         "--set centre:repeats=50 --set centre:evaluations=1 --set random:batch_size=3200 --set random:repeats=50 "
         "--set random:evaluations=1 --jobs 1 --out results/channels",
     ),
