@@ -394,10 +394,10 @@ class Compare:
         from hardattn.envs.tasks import find_task
 
         agents, baselines = compare.agents_and_baselines(self.agents, self.baselines)
-        parts = study.plan(
-            self.task, agents, baselines, self.seeds,
-            preset=self.preset, sets=list(self.set), sweep=self.sweep, budget=self.budget, root=self.runs, device=self.device,
-        )  # fmt: skip
+        asked = compare.Comparison(
+            self.task, agents, baselines, self.seeds, self.preset, self.set, self.budget, root=self.runs, device=self.device
+        )
+        parts = study.plan(asked, self.sweep)
         if not self.no_train:
             with console.many(f"compare {self.task}") as watch:
                 study.train(parts, self.jobs, watch)

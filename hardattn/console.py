@@ -163,7 +163,7 @@ def show_comparison(rows: list[Any], title: str) -> None:
             table.add_section()
         table.add_row(
             row.name,
-            f"{sum(row.errors) / len(row.errors):.2f}",
+            f"{row.error:.2f}",
             "{:.2f}-{:.2f}".format(*row.interval),
             f"{row.difference[0]:+.2f}" if row.difference else "-",
             "" if row.p is None else "<.001" if row.p < 0.001 else f"{row.p:.3f}",

@@ -38,7 +38,7 @@ def draw_errors(rows: Sequence[Row], wanted: Sequence[Wanted], file: Path, title
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.45 * len(shown) + 2.4), layout="constrained")
     for place, row in enumerate(reversed(shown)):
         colour, _, mark = looks[row.name]
-        mean, (low, high) = float(np.mean(row.errors)), row.interval
+        mean, (low, high) = row.error, row.interval
         left.plot([low, high], [place, place], color=colour, linewidth=2)
         left.plot(mean, place, mark, color=colour)
         left.annotate(f"{mean:.2f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
@@ -48,10 +48,10 @@ def draw_errors(rows: Sequence[Row], wanted: Sequence[Wanted], file: Path, title
     for row in shown:
         colour, style, _ = looks[row.name]
         for number, run in enumerate(one for one in wanted if one.name == row.name):
-            curve = results.read_curve(run.folder / results.CURVE)
+            curve, _ = results.read_points(run.folder / results.CURVE)
             label = row.name if number == 0 else None
             right.plot(
-                [point["seconds"] for point in curve], [point["validation_error"] for point in curve], style, color=colour,
+                [point.seconds for point in curve], [point.validation_error for point in curve], style, color=colour,
                 label=label, linewidth=1.4,
             )  # fmt: skip
     right.set(xscale="log", yscale="log", xlabel="training seconds", ylabel="validation error, %")
@@ -71,7 +71,7 @@ def draw_sweep(rows: dict[str, list[Row]], file: Path, title: str) -> Path:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for row in first:
         line = [next(one for one in part if one.name == row.name) for part in rows.values()]
-        errors, (colour, style, mark) = [float(np.mean(one.errors)) for one in line], looks[row.name]
+        errors, (colour, style, mark) = [one.error for one in line], looks[row.name]
         left.fill_between(places, *zip(*(one.interval for one in line), strict=True), color=colour, alpha=0.15, linewidth=0)
         left.plot(places, errors, style, marker=mark, color=colour, label=row.name)
         right.plot(places, [one.seconds for one in line], style, marker=mark, color=colour)

@@ -38,9 +38,9 @@ def cores() -> int:
 def state_of(run: Wanted, status: str) -> State:
     """How far a run is, by its learning curve."""
     curve = run.folder / results.CURVE
-    rows = results.read_rows(curve)[0] if curve.exists() else []
-    share = min(1.0, rows[-1]["episodes"] / run.setup.train.episodes) if rows else 0.0
-    return State(run, status, 1.0 if status == "finished" else share, rows[-1]["validation_error"] if rows else None)
+    points = results.read_points(curve)[0] if curve.exists() else []
+    share = min(1.0, points[-1].episodes / run.setup.train.episodes) if points else 0.0
+    return State(run, status, 1.0 if status == "finished" else share, points[-1].validation_error if points else None)
 
 
 def train_missing(

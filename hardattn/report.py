@@ -190,10 +190,8 @@ def _curve(one: Given) -> dict[str, Any]:
     file = one.folder / results.CURVE
     if not file.exists():
         return {"curve": [], "spoiled": 0}
-    rows, spoiled = results.read_rows(file)
-    points = [[_number(row.get(key)) for key in ("episodes", "seconds", "validation_error")] for row in rows]
-    whole = [point for point in points if None not in point]
-    return {"curve": whole, "spoiled": spoiled + len(points) - len(whole)}
+    points, spoiled = results.read_points(file)
+    return {"curve": [[_number(value) for value in point] for point in points], "spoiled": spoiled}
 
 
 def _calibration(one: Given, measures: Measures) -> tuple[dict[str, Any] | None, str]:

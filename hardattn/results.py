@@ -6,12 +6,13 @@ rename makes it whole. A file is written under a temporary name, synced, then re
 
 import errno
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -137,11 +138,34 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
     """The rows of a curve. A line that a kill left half written is passed over. Raises HardattnError if there is no file."""
-    return read_rows(path)[0]
+    return _rows(path)[0]
 
 
-def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a curve, and how many lines could not be read. Raises HardattnError if there is no file."""
+class Point(NamedTuple):
+    """A point of a learning curve."""
+
+    episodes: int
+    """Training images until then."""
+    seconds: float
+    """Of training."""
+    validation_error: float
+    """In percent."""
+
+
+def read_points(path: Path) -> tuple[list[Point], int]:
+    """A learning curve, and how many lines of its file are no point of one. Raises HardattnError if there is no file."""
+    rows, spoiled = _rows(path)
+    values = [[row.get(field) for field in Point._fields] for row in rows]
+    points = [Point(*three) for three in values if all(_is_number(value) for value in three)]  # type: ignore[arg-type]
+    return points, spoiled + len(rows) - len(points)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """What can be read of a file of rows, and how many of its lines cannot."""
     with _explained(path, "read"):
         lines = path.read_bytes().splitlines()
     rows, spoiled = [], 0

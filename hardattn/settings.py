@@ -194,6 +194,10 @@ def of_learner(agent: str, name: str) -> dict[str, Any]:
     return LEARNERS.get(agent, {}).get(name, {})
 
 
+class NoSuchSetting(UsageError):
+    """What is to be set does not exist here; it may for another method."""
+
+
 def parse(assignments: Iterable[str]) -> dict[str, str]:
     """["std=0.1", ...] as {"std": "0.1"}. Raises UsageError for text without an equals sign."""
     pairs = {}
@@ -208,7 +212,8 @@ def parse(assignments: Iterable[str]) -> dict[str, str]:
 def override(sections: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
     """Frozen dataclasses by section name, with fields replaced: keys are "field", or "section.field" where two sections share it.
 
-    Text is read as the field's type. Raises UsageError for an unknown or ambiguous key (with the nearest one) or a bad value.
+    Text is read as the field's type. Raises NoSuchSetting for an unknown key (with the nearest one), UsageError for an ambiguous
+    key or a bad value.
     """
     changes: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for key, value in assignments.items():
@@ -250,7 +255,7 @@ def _find(key: str, sections: Mapping[str, Any]) -> tuple[str, str]:
     bare = {spelling.partition(".")[2]: spelling for spelling in spellings}
     near = difflib.get_close_matches(key, [*spellings, *bare], n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(spellings))}"
-    raise UsageError(f"--set {key}: no setting has this name; {hint}")
+    raise NoSuchSetting(f"--set {key}: no setting has this name; {hint}")
 
 
 def _read(key: str, value: Any, kind: Any) -> Any:

@@ -3,14 +3,14 @@
 Once, or for each value of a setting that is swept.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hardattn import compare, pool, results, settings, table
-from hardattn.compare import Wanted
+from hardattn.compare import Comparison, Wanted
 from hardattn.envs.errors import UsageError
+from hardattn.rows import read as read_rows
 from hardattn.table import Row
 
 ROWS, TABLE, VALUES = "rows.jsonl", "table.md", "table.csv"
@@ -37,26 +37,12 @@ def swept(sweep: str) -> list[str]:
     return [f"{key}={value}" for value in found]
 
 
-def plan(
-    task: str,
-    agents: Sequence[str],
-    baselines: Sequence[str],
-    seeds: int,
-    *,
-    preset: str = "default",
-    sets: Sequence[str] = (),
-    sweep: str = "",
-    budget: int = 0,
-    root: Path = results.RUNS,
-    device: str = "auto",
-) -> list[Part]:
+def plan(asked: Comparison, sweep: str = "") -> list[Part]:
     """All runs of a study; those of a swept value lie in a folder of its name. Raises UsageError as `compare.plan`."""
-    parts = []
-    for name in swept(sweep):
-        own, folder = ([*sets, name], root / name) if name else (list(sets), root)
-        common = {"preset": preset, "sets": own, "budget": budget, "root": folder, "device": device}
-        parts.append(Part(name, compare.plan(task, agents, baselines, seeds, **common)))  # type: ignore[arg-type]
-    return parts
+    return [
+        Part(name, compare.plan(replace(asked, sets=(*asked.sets, name), root=asked.root / name) if name else asked))
+        for name in swept(sweep)
+    ]
 
 
 def train(parts: Sequence[Part], jobs: int, watch: Callable[[list[pool.State]], None]) -> None:
@@ -67,16 +53,15 @@ def train(parts: Sequence[Part], jobs: int, watch: Callable[[list[pool.State]], 
 
 
 def read(parts: Sequence[Part], reference: str = "") -> dict[str, list[Row]]:
-    """Rows by the part's name; raises as `compare.read`."""
-    return {part.name: compare.read(part.wanted, reference) for part in parts}
+    """Rows by the part's name; raises as `rows.read`."""
+    return {part.name: read_rows(part.wanted, reference) for part in parts}
 
 
 def write(rows: dict[str, list[Row]], title: str, command: str, curves: dict[str, list[Wanted]], out: Path) -> list[Path]:
     """Raw rows, Markdown, CSV and pictures in a folder. Returns the files; raises HardattnError if the disk refuses."""
     from hardattn import plots_compare
 
-    raw = "".join(table.to_lines(part, part=name) for name, part in rows.items())
-    results.write_bytes(out / ROWS, raw.encode())
+    results.write_bytes(out / ROWS, table.to_lines(rows).encode())
     results.write_bytes(out / TABLE, page(rows, title, command).encode())
     files = [out / TABLE, out / ROWS]
     for name, part in rows.items():
@@ -109,13 +94,11 @@ def overview(rows: dict[str, list[Row]]) -> list[str]:
         cells = []
         for part in rows.values():
             here = next(one for one in part if one.name == row.name)
-            cells.append(f"{sum(here.errors) / len(here.errors):.2f} ({here.seconds:,.0f})")
+            cells.append(f"{here.error:.2f} ({here.seconds:,.0f})")
         lines.append(f"| {'control: ' if row.kind == 'control' else ''}{row.name} | " + " | ".join(cells) + " |")
     return lines
 
 
 def page_again(folder: Path, title: str, command: str) -> str:
     """The page from the raw rows in a folder alone."""
-    text = (folder / ROWS).read_text()
-    names = dict.fromkeys(json.loads(line)["part"] for line in text.splitlines())
-    return page({name: table.from_lines(text, part=name) for name in names}, title, command)
+    return page(table.from_lines((folder / ROWS).read_text()), title, command)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
@@ -58,10 +58,15 @@ class Row:
     spoiled: int = 0
     """Lines of learning curves that could not be read."""
 
+    @property
+    def error(self) -> float:
+        """Test error in percent, mean of the seeds."""
+        return fmean(self.errors)
+
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
     """Agents and baselines by error, then the controls."""
-    return sorted(rows, key=lambda row: (row.kind == "control", fmean(row.errors)))
+    return sorted(rows, key=lambda row: (row.kind == "control", row.error))
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -79,7 +84,7 @@ def markdown(rows: Sequence[Row]) -> str:
             + " | ".join(
                 [
                     f"control: {row.name}" if row.kind == "control" else row.name,
-                    f"**{fmean(row.errors):.2f}**{each}",
+                    f"**{row.error:.2f}**{each}",
                     "{:.2f} to {:.2f}".format(*row.interval),
                     gap,
                     "" if row.p is None else _p(row.p),
@@ -127,7 +132,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     flat: list[dict[str, Any]] = []
     for row in ordered(rows):
         values = {key: value for key, value in asdict(row).items() if not isinstance(value, list | dict)}
-        values |= {"error": fmean(row.errors), "low": row.interval[0], "high": row.interval[1]}
+        values |= {"error": row.error, "low": row.interval[0], "high": row.interval[1]}
         gap: Sequence[float | None] = row.difference or [None, None, None]
         values |= dict(zip(("difference", "difference_low", "difference_high"), gap, strict=True))
         values |= {f"error_seed_{k}": error for k, error in enumerate(row.errors)}
@@ -139,16 +144,15 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_lines(rows: Sequence[Row], **marks: str) -> str:
-    """The rows as lines of JSON, with `marks` in each."""
-    return "".join(json.dumps(marks | asdict(row)) + "\n" for row in rows)
+def to_lines(parts: Mapping[str, Sequence[Row]]) -> str:
+    """The rows of each part of a study as lines of JSON."""
+    return "".join(json.dumps({"part": name} | asdict(row)) + "\n" for name, rows in parts.items() for row in rows)
 
 
-def from_lines(text: str, **marks: str) -> list[Row]:
-    """The rows that bear these marks in what `to_lines` wrote."""
-    found = []
+def from_lines(text: str) -> dict[str, list[Row]]:
+    """The inverse of `to_lines`."""
+    parts: dict[str, list[Row]] = {}
     for line in text.splitlines():
         values = json.loads(line)
-        if all(values.pop(key, None) == value for key, value in marks.items()):
-            found.append(Row(**values))
-    return found
+        parts.setdefault(values.pop("part"), []).append(Row(**values))
+    return parts

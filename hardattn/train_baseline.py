@@ -68,7 +68,9 @@ def build(
     sections = settings.override(settings.override(sections, taken), asked)
     for field, plain in UNUSED.items():
         if getattr(sections["train"], field) != plain:
-            raise UsageError(f"--set {field}={getattr(sections['train'], field)}: a baseline has no {field}; leave it out")
+            raise settings.NoSuchSetting(
+                f"--set {field}={getattr(sections['train'], field)}: a baseline has no {field}; leave it out"
+            )
     made = dataclasses.replace(sections["task"], **({"canvas": sections["canvas"]} if base.canvas else {}))
     chosen = sections["baseline"].fitted(made) if hasattr(sections["baseline"], "fitted") else sections["baseline"]
     return Experiment(made, sections["train"], name, chosen, seed, resolve_device(device))

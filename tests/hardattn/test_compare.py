@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 import torch
 
 from hardattn import compare, experiment, pool, results, study, table
-from hardattn.compare import Wanted
+from hardattn.compare import Comparison, Wanted
 from hardattn.envs import datasets, task_data
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.tasks import TASKS
+from hardattn.rows import read as rows_of
 
 FEW = """
 from hardattn.envs import datasets
@@ -40,9 +42,14 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load", lambda name, split: load(name, split).take(torch.arange(400)))
 
 
+def asked(root: Path, **changes: Any) -> Comparison:
+    """reinforce and cnn on ram-mnist, with 1,000 images each."""
+    return replace(Comparison("ram-mnist", ["reinforce"], ["cnn"], root=root, budget=1000, device="cpu"), **changes)
+
+
 def planned(root: Path, *, seeds: int = 1, **changes: Any) -> list[Wanted]:
     """reinforce and cnn with their controls, in `root`."""
-    return compare.plan("ram-mnist", ["reinforce"], ["cnn"], seeds, root=root, budget=1000, device="cpu", **changes)
+    return compare.plan(asked(root, seeds=seeds, **changes))
 
 
 def finish(one: Wanted, missed: int, **changes: Any) -> None:
@@ -96,12 +103,29 @@ def test_a_setting_may_be_for_one_method_alone(tmp_path: Path) -> None:
         planned(tmp_path, sets=["ppo:std=0.1"])
 
 
+def test_a_setting_reaches_every_method_that_has_it_and_is_refused_if_none_has(tmp_path: Path) -> None:
+    """A policy has a std, a CNN none; a baseline shows no image twice, so `repeats` is the policies' alone."""
+    wanted = {one.name: one for one in planned(tmp_path, sets=["std=0.05", "width=2", "repeats=2"])}
+    assert wanted["reinforce"].setup.agent_config.std == 0.05 and wanted["reinforce"].setup.train.repeats == 2
+    assert wanted["cnn"].setup.agent_config.width == wanted["cnn-small"].setup.agent_config.width == 2
+    assert "std" not in wanted["cnn"].command and "width" not in wanted["reinforce"].command
+    with pytest.raises(UsageError, match="--set lenght: no setting"):
+        planned(tmp_path, sets=["lenght=2"])
+    with pytest.raises(UsageError, match="wanted a number"):
+        planned(tmp_path, sets=["std=much"])
+
+
+def test_an_agent_with_a_colon_in_its_name_has_settings_of_its_own(tmp_path: Path) -> None:
+    pair = {one.name: one for one in planned(tmp_path, agents=["sb3:PPO", "sb3:A2C"], sets=["sb3:PPO:agent.learning_rate=0.5"])}
+    assert "agent.learning_rate=0.5" in pair["sb3:PPO"].command and "agent.learning_rate" not in pair["sb3:A2C"].command
+
+
 def test_uneven_budgets_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"budgets differ .*cnn 2,000.*--budget"):
-        compare.plan("ram-mnist", ["reinforce"], ["cnn"], 1, sets=["cnn:episodes=2000"], root=tmp_path)
+        compare.plan(asked(tmp_path, sets=["cnn:episodes=2000"], budget=0))
     for nothing in ([], ["random"]):
         with pytest.raises(UsageError, match="no agent and no baseline"):
-            compare.plan("ram-mnist", nothing, [], 1, root=tmp_path)
+            compare.plan(asked(tmp_path, agents=nothing, baselines=[]))
     with pytest.raises(UsageError, match="wanted 1 or more"):
         planned(tmp_path, seeds=0)
 
@@ -112,8 +136,8 @@ def test_the_rows_against_worked_numbers(tmp_path: Path) -> None:
     wanted = planned(tmp_path)
     finish_all(wanted)
     with open(wanted[1].folder / results.CURVE, "a") as curve:
-        curve.write('{"update": 3, "epi\n')
-    rows = {row.name: row for row in compare.read(wanted)}
+        curve.write('{"update": 3, "epi\n{"update": 4}\n')  # torn, and no point of a curve
+    rows = {row.name: row for row in rows_of(wanted)}
     assert rows["reinforce"].errors == [5.0] and rows["reinforce"].difference == [] and rows["reinforce"].p is None
     assert rows["cnn"].errors == [10.0] and rows["cnn"].difference[0] == pytest.approx(5)
     assert rows["cnn"].difference[1] > 2 and rows["cnn"].difference[2] < 8
@@ -121,9 +145,9 @@ def test_the_rows_against_worked_numbers(tmp_path: Path) -> None:
     assert rows["cnn"].log_loss == pytest.approx(-(0.9 * np.log(0.6) + 0.1 * np.log(0.4 / 9)), rel=1e-4)
     assert rows["cnn"].calibration_error == pytest.approx(0.3, abs=1e-5)
     assert rows["cnn"].seconds_to == {"50": 20.0, "20": 20.0, "10": 30.0, "5": 30.0, "2": None, "1": None}
-    assert (rows["cnn"].spoiled, rows["reinforce"].spoiled) == (1, 0)
+    assert (rows["cnn"].spoiled, rows["reinforce"].spoiled) == (2, 0)
     text = table.markdown(list(rows.values()))
-    assert "1 line(s) of learning curves could not be read" in text
+    assert "2 line(s) of learning curves could not be read" in text
     assert text.index("| reinforce |") < text.index("| cnn |") < text.index("| control: ")
 
 
@@ -133,13 +157,13 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path)
     with pytest.raises(
         HardattnError, match=r"no finished run of reinforce .*\(and 9 more\).*hardattn train ram-mnist --agent reinforce"
     ):
-        compare.read(wanted)
+        rows_of(wanted)
     finish_all(wanted)
     (wanted[-1].folder / results.FINAL).unlink()
     with pytest.raises(HardattnError, match=r"no finished run of cnn-small .*seed-1; .*--baseline cnn-small .*--seed 1"):
-        compare.read(wanted)
+        rows_of(wanted)
     with pytest.raises(UsageError, match="--reference stn: it is not compared"):
-        compare.read(wanted, "stn")
+        rows_of(wanted, "stn")
 
 
 @pytest.mark.usefixtures("few_digits")
@@ -147,21 +171,22 @@ def test_other_settings_and_other_test_images_are_refused(tmp_path: Path) -> Non
     wanted = planned(tmp_path)
     finish_all(wanted)
     with pytest.raises(UsageError, match=r"holds a run with other settings \(agent_config: std was .*, is 0.3\)"):
-        compare.read(planned(tmp_path, sets=["reinforce:std=0.3"]))
+        rows_of(planned(tmp_path, sets=["reinforce:std=0.3"]))
     finish(wanted[1], 40, test_sha256="0" * 64)
     with pytest.raises(HardattnError, match=r"cnn.* was measured on other test images than .*reinforce"):
-        compare.read(wanted)
+        rows_of(wanted)
     for one in wanted:
         finish(one, 40, test_sha256="0" * 64)
     with pytest.raises(HardattnError, match="other test images than are here"):
-        compare.read(wanted)
+        rows_of(wanted)
+    finish(wanted[1], 40, protocols={})
+    with pytest.raises(HardattnError, match=r"cnn.*does not fit .*: it lacks protocols\.mean\.error; .* hardattn train"):
+        rows_of(wanted)
 
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_sweep_is_written_whole_and_its_page_comes_again_from_the_rows(tmp_path: Path) -> None:
-    parts = study.plan(
-        "ram-mnist", ["reinforce"], ["cnn"], 1, sweep="num_glimpses=3,4", budget=1000, root=tmp_path / "runs", device="cpu"
-    )
+    parts = study.plan(asked(tmp_path / "runs"), "num_glimpses=3,4")
     assert [part.name for part in parts] == ["num_glimpses=3", "num_glimpses=4"]
     for part in parts:
         finish_all(part.wanted)
@@ -179,7 +204,7 @@ def test_a_sweep_is_written_whole_and_its_page_comes_again_from_the_rows(tmp_pat
 
 def test_what_is_not_known_is_left_empty() -> None:
     row = table.Row("a", "agent", [1.0], [0.5, 1.5], None, None, 10, 10, "all", 1e6, 10, 1.0, 100, "hardattn train a")
-    assert table.from_lines(table.to_lines([row], part="x"), part="x") == [row]
+    assert table.from_lines(table.to_lines({"x": [row]})) == {"x": [row]}
     assert "None" not in table.markdown([row]) + table.as_csv([row])
 
 
@@ -193,7 +218,9 @@ def test_how_far_a_run_is(tmp_path: Path) -> None:
     one = planned(tmp_path)[0]
     assert pool.state_of(one, "waiting").share == 0
     one.folder.mkdir(parents=True)
-    results.append_line(one.folder / results.CURVE, {"episodes": one.setup.train.episodes // 4, "validation_error": 30.0})
+    results.append_line(
+        one.folder / results.CURVE, {"episodes": one.setup.train.episodes // 4, "seconds": 1.0, "validation_error": 30.0}
+    )
     state = pool.state_of(one, "training")
     assert state.share == pytest.approx(0.25) and state.validation_error == 30
 
