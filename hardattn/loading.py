@@ -82,7 +82,7 @@ def pretrained(task: str) -> str:
 def load_perception(perception: nn.Module, name: str) -> None:
     """Put a run's perception weights into a network. Raises HardattnError if they do not fit."""
     folder = find(name)
-    _fit(perception, read_weights(folder), folder)
+    fit(perception, read_weights(folder), folder)
 
 
 def check_sha256(perception: nn.Module, wanted: str, source: str) -> None:
@@ -100,7 +100,7 @@ def open_perception(name: str, *, task: str | None = None, device: str = "cpu") 
     except (KeyError, TypeError) as error:
         raise HardattnError(f"{folder / results.CONFIG} does not fit this version: {error}; train the run again") from error
     network = new_network(saved, training_data(saved)).to(device)
-    _fit(network, read_weights(folder), folder)
+    fit(network, read_weights(folder), folder)
     return saved, network
 
 
@@ -114,7 +114,7 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
     state = read_weights(folder)
     dataset = fixed_data(setup.task, split).to(device)
     perception = setup.perception(dataset)
-    _fit(perception, state, folder)
+    fit(perception, state, folder)
     world = setup.world(dataset, perception, batch_size=1, repeats=1)
     actor = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
     try:
@@ -124,7 +124,8 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
     return Run(setup, dataset, perception, actor, folder)
 
 
-def _fit(perception: nn.Module, state: dict[str, Any], folder: Path) -> None:
+def fit(perception: nn.Module, state: dict[str, Any], folder: Path) -> None:
+    """Put a run's weights into a network. Raises HardattnError if they do not fit or are not those that the run noted."""
     try:
         perception.load_state_dict(state["perception"])
     except (RuntimeError, KeyError) as error:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hardattn import loading, results, train_baseline
+from hardattn import train_baseline
 from hardattn.envs.datasets import Dataset
-from hardattn.envs.errors import HardattnError
 from hardattn.loading import Run
 from hardattn.plots import Paths
 from hardattn.report_runs import Given
@@ -61,7 +60,7 @@ def looks_of_agent(run: Run, chosen: Tensor) -> dict[str, Any]:
 
 def looks_of_baseline(one: Given, data: Dataset, chosen: Tensor) -> dict[str, Any] | None:
     """The crops of a supervised model that has some, without patches, for it samples them anew; None for one that has none."""
-    model = _open(one, data)
+    model = train_baseline.open_baseline(one.folder, data)
     with torch.no_grad():
         found = train_baseline.looked(model, data.images[chosen], False)
     if found.boxes is None:
@@ -97,18 +96,3 @@ def _sheet(looks: Tensor) -> Tensor:
 
 def _parts(beliefs: NDArray[np.floating[Any]]) -> Any:
     return np.rint(beliefs.astype(float) * PARTS).astype(int).tolist()
-
-
-def _open(one: Given, data: Dataset) -> torch.nn.Module:
-    """A baseline as its run left it. Raises HardattnError if its weights are missing or do not fit."""
-    state = loading.read_weights(one.folder)
-    kind = train_baseline.baseline_class(one.agent)
-    try:
-        model: torch.nn.Module = kind(tuple(data.images.shape[1:]), data.classes, kind.Config(**one.config["agent_config"]))
-        model.load_state_dict(state["perception"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise HardattnError(f"{one.folder}: its weights do not fit {one.agent}: {reason}; train the run again") from error
-    if one.final and one.final.get("perception_sha256"):
-        loading.check_sha256(model, one.final["perception_sha256"], str(one.folder / results.CHECKPOINT))
-    return model.eval()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hardattn import experiment, results, settings
+from hardattn import experiment, loading, results, settings
 from hardattn.agents.losses import cosine
 from hardattn.baselines import BASELINES
 from hardattn.baselines.looked import Looked, overlap
@@ -95,6 +95,18 @@ def make(setup: Experiment, data: Dataset | Canvases | Crops) -> nn.Module:
     shape = tuple(data.show(first, torch.Generator(setup.device)).images.shape[1:])
     model: nn.Module = baseline_class(setup.agent)(shape, data.classes, setup.agent_config)
     return model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def open_baseline(folder: Path, data: Dataset) -> nn.Module:
+    """The model of a finished run in eval mode, for images like these. Raises HardattnError if it does not fit this version."""
+    saved = results.read_json(folder / results.CONFIG)
+    found = baseline_class(saved["agent"])
+    try:
+        model: nn.Module = found(tuple(data.images.shape[1:]), data.classes, found.Config(**saved["agent_config"]))
+    except (KeyError, TypeError) as error:
+        raise HardattnError(f"{folder / results.CONFIG} does not fit this version: {error}; train the run again") from error
+    loading.fit(model, loading.read_weights(folder), folder)
+    return model.eval()
 
 
 class BaselineTrainer:

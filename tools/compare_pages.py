@@ -3,9 +3,11 @@
     python tools/compare_pages.py            # write all pages again
     python tools/compare_pages.py crossover  # or one
 
-What a page says beside its tables is results/NAME/page.md. A test makes the pages again and compares them to the byte.
+What a page says beside its tables is results/NAME/page.md; a line <FILE> there stands for that file. A test makes the pages again
+and compares them to the byte.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -38,6 +40,7 @@ def page(name: str) -> str:
     """A study's tables from its rows, then its words."""
     title, command = PAGES[name]
     words = (FOLDER / name / "page.md").read_text()
+    words = re.sub(r"^<(\S+)>\n", lambda line: (FOLDER / name / line[1]).read_text(), words, flags=re.MULTILINE)
     return study.page_again(FOLDER / name, title, command) + "\n" + words
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardattn import experiment, loading, results, train_baseline
+from hardattn import loading, results, train_baseline
 from hardattn.agents.base import collect
 from hardattn.baselines import BASELINES
 from hardattn.envs import datasets
 from hardattn.envs.cue import channel_asked
-from hardattn.settings import TrainSettings
 from hardattn.statistics import mutual_information
 
 TASK, BATCH, BINS = "dasnet-cue", 500, 8
@@ -29,25 +28,14 @@ LAYERS = (16, 32, 64)  # maps of `envs.cnn.cue` and of layout=local at width=1
 def gates_of(folder: Path) -> Tensor:
     """Every gate at every test image, [N, maps] float."""
     saved = results.read_json(folder / results.CONFIG)
-    images = datasets.load(saved["task"]["dataset"], "test").images
+    data = datasets.load(saved["task"]["dataset"], "test")
     if saved["agent"] in BASELINES:
-        made = train_baseline.baseline_class(saved["agent"])
-        setup = experiment.Experiment(
-            experiment.task_from_json(saved["task"]),
-            TrainSettings(**saved["train"]),
-            saved["agent"],
-            made.Config(**saved["agent_config"]),
-        )
-        data = train_baseline.images_of(setup.task, "test")
-        model = train_baseline.make(setup, data)
-        model.load_state_dict(loading.read_weights(folder)["perception"])
-        model.eval()
-        told = [train_baseline.looked(model, part, False).maps for part in images.split(BATCH)]
-        assert all(maps is not None for maps in told)
+        model = train_baseline.open_baseline(folder, data)
+        told = [train_baseline.looked(model, part, False).maps for part in data.images.split(BATCH)]
         return torch.cat([maps for maps in told if maps is not None])
     run = loading.open_run(str(folder))
     world, gains = run.world(batch_size=BATCH, repeats=1), []
-    for indices in torch.arange(len(images)).split(BATCH):
+    for indices in torch.arange(len(data)).split(BATCH):
         collect(run.agent, world, True, indices)
         gains.append(torch.cat(world.gains[-1], dim=1))
     return torch.cat(gains).float()
