@@ -95,6 +95,7 @@ def _wanted(asked: Comparison, name: str, kind: str, sets: list[str], seed: int)
     arguments += ["--preset", asked.preset] if asked.preset != "default" else []
     arguments += [part for text in sets for part in ("--set", text)]
     arguments += ["--seed", str(seed)] if seed else []
+    arguments += ["--device", asked.device] if asked.device != "auto" else []
     arguments += [] if asked.root == results.RUNS else ["--out", str(folder)]
     return Wanted(name, kind, setup, folder, tuple(arguments))
 

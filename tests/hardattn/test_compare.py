@@ -98,6 +98,7 @@ def test_a_setting_may_be_for_one_method_alone(tmp_path: Path) -> None:
     wanted = {one.name: one for one in planned(tmp_path, sets=["reinforce:std=0.05", "augment=0.3", "num_glimpses=3"])}
     assert wanted["reinforce"].setup.agent_config.std == 0.05
     assert {one.setup.task.num_glimpses for one in wanted.values()} == {3}
+    assert all(one.command.endswith("--device cpu") or "--device cpu --out" in one.command for one in wanted.values())
     assert "std=0.05" in wanted["reinforce"].command and "std=0.05" not in wanted["cnn"].command
     with pytest.raises(UsageError, match="ppo is not compared"):
         planned(tmp_path, sets=["ppo:std=0.1"])
