@@ -91,7 +91,8 @@ class GlimpseWorld:
             parts["context"] = (dataset.channels, task.context, task.context)
         self.observation_space = Observation(parts)
         self._keeps_graph = learning or attention == "soft"
-        self._cut = glimpse.soft_glimpse if attention == "soft" else glimpse.hard_glimpse
+        # A table costs a few patches of the third scale to make, and then gives every patch for the price of the first.
+        self._tabulates = attention == "hard" and task.scales > 2
         # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
         self._clock = torch.eye(self.horizon, device=self.device)
@@ -118,6 +119,7 @@ class GlimpseWorld:
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
         self._told: list[Tensor] = []  # each [B] bool: whether that target was told right; so it is where none is left
+        self._table = glimpse.summed_area(shown.images) if self._tabulates else None
         pixels = self.task.scales * shown.images.shape[1] * self.task.size**2
         self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
@@ -137,7 +139,7 @@ class GlimpseWorld:
         with torch.set_grad_enabled(self._keeps_graph):
             if not self.locations:
                 self._see.refresh(self.learning)
-            seen = self._cut(self.images, location, self.task.size, self.task.scales, self.task.background)
+            seen = self._glimpses(location)
             self._glimpse = [seen.flatten(1)] if self.task.see_glimpse else []
             state = self._see("look", self._state, self._filled(seen), self._filled(location))
             self._state = self._hold(state) if self.stop else state
@@ -156,6 +158,13 @@ class GlimpseWorld:
             self._count()
         done = torch.full_like(self._stopped, last)
         return Step(self._observe(location), self._reward(last), done, self._logits[-1].detach())
+
+    def _glimpses(self, location: Tensor) -> Tensor:
+        """What lies there, [B, S, C, g, g]."""
+        retina = self.task.size, self.task.scales, self.task.background
+        if self.attention == "soft":
+            return glimpse.soft_glimpse(self.images, location, *retina)
+        return glimpse.hard_glimpse(self.images, location, *retina, self._table)
 
     def loss(self) -> Tensor:
         """Cross-entropy after each look of the episodes just played: weight 1 for the last, `look_loss` for those before."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardattn.envs.glimpse import corners, hard_glimpse, soft_glimpse, to_locations, to_pixels, touched
+from hardattn.envs.glimpse import corners, hard_glimpse, soft_glimpse, summed_area, to_locations, to_pixels, touched
 
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
 
@@ -40,6 +40,7 @@ def test_hard_glimpse_equals_the_definition_at_the_corners_and_inside(size: int,
     )
     assert got.shape == (len(locations), scales, shape[0], size, size)
     torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(hard_glimpse(images, locations, size, scales, 0.25, summed_area(images)), wanted)
 
 
 def test_pixels_of_the_corners_and_back() -> None:
@@ -53,6 +54,22 @@ def test_an_odd_patch_is_centred_and_an_even_one_sits_right_and_down_of_a_pixel(
     assert corners(middle, 3, 5, 5).tolist() == [[1, 1]]
     assert corners(middle, 2, 5, 5).tolist() == [[2, 2]]
     assert corners(middle, 4, 8, 8).tolist() == [[2, 2]]  # the middle of 8x8 lies between pixels: no tie
+
+
+def test_summed_area_on_paper() -> None:
+    table = summed_area(torch.tensor([[[[1, 2], [3, 250]]]], dtype=torch.uint8))
+    assert table.tolist() == [[[[0, 0, 0], [0, 1, 3], [0, 4, 256]]]]
+    assert summed_area(torch.full((1, 1, 200, 200), 255, dtype=torch.uint8)).max() == 200 * 200 * 255
+
+
+def test_a_table_changes_a_glimpse_of_bytes_by_rounding_alone_and_the_narrowest_patch_not_at_all() -> None:
+    random = torch.Generator().manual_seed(4)
+    images = torch.randint(256, (64, 1, 60, 50), dtype=torch.uint8, generator=random)
+    locations = torch.rand(64, 2, generator=random) * 2 - 1
+    plain = hard_glimpse(images, locations, 12, 3)
+    tabled = hard_glimpse(images, locations, 12, 3, table=summed_area(images))
+    assert tabled.dtype == plain.dtype and torch.equal(tabled[:, 0], plain[:, 0])
+    torch.testing.assert_close(tabled, plain, atol=1e-6, rtol=0)
 
 
 def test_uint8_images_come_back_as_shares_of_255() -> None:
