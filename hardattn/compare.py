@@ -11,9 +11,6 @@ from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import Task, find_task
 from hardattn.experiment import Experiment
 from hardattn.settings import NoSuchSetting
-from hardattn.train import difference
-
-SAME = ("task", "train", "agent", "agent_config", "seed")  # what of a saved config must be as asked
 
 
 @dataclass(frozen=True)
@@ -148,13 +145,11 @@ def check(wanted: Sequence[Wanted]) -> None:
     for one in wanted:
         if not (one.folder / results.CONFIG).exists():
             continue
-        saved, asked = results.read_json(one.folder / results.CONFIG), experiment.to_json(one.setup)
-        for key in SAME:
-            told = difference(saved.get(key), asked[key])
-            if told:
-                raise UsageError(
-                    f"{one.folder} holds a run with other settings ({key}: {told}); ask for the same, or name another --runs FOLDER"
-                )
+        told = experiment.changed(results.read_json(one.folder / results.CONFIG), experiment.to_json(one.setup), one.setup)
+        if told:
+            raise UsageError(
+                f"{one.folder} holds a run with other settings ({told}); ask for the same, or name another --runs FOLDER"
+            )
 
 
 def agents_and_baselines(agents: str, baselines: str) -> tuple[list[str], list[str]]:

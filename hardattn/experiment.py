@@ -20,6 +20,8 @@ from hardattn.envs.task_data import Data, Network, new_network, new_world
 from hardattn.envs.tasks import CanvasConfig, CatchConfig, GatingConfig, PerceptionConfig, Task, find_task
 from hardattn.settings import TrainSettings
 
+SAME = ("task", "train", "agent", "agent_config", "seed")  # what of a saved config must be as asked
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -247,6 +249,47 @@ def task_from_json(saved: dict[str, Any], named: str | None = None) -> Task:
     fields["gating"] = None if fields.get("gating") is None else GatingConfig(**fields["gating"])
     fields["published"] = tuple((source, error) for source, error in fields["published"])
     return Task(**fields)
+
+
+def changed(saved: dict[str, Any], wanted: dict[str, Any], setup: Experiment, keys: tuple[str, ...] = SAME) -> str:
+    """In which settings a saved config.json is not as wanted, in words, e.g. "train: episodes was 10, is 20"; empty if in none.
+
+    A setting that the saved one's version did not have yet counts as being at its default: a default is what was done before.
+    """
+    for key in keys:
+        told = difference(_completed(saved.get(key), getattr(setup, key, None)), wanted[key])
+        if told:
+            return f"{key}: {told}"
+    return ""
+
+
+def difference(saved: Any, wanted: Any) -> str:
+    """In which of their settings two values of a config differ, in words; empty if in none. One may be fresh from JSON."""
+    saved, wanted = _plain(saved), _plain(wanted)
+    if saved == wanted:
+        return ""
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        keys = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
+        return ", ".join(f"{key} was {saved.get(key)}, is {wanted.get(key)}" for key in keys)
+    return f"was {saved}, is {wanted}"
+
+
+def _completed(saved: Any, config: Any) -> Any:
+    """A saved section with the fields that its dataclass `config` has and it lacks, at their defaults."""
+    if not isinstance(saved, dict) or not dataclasses.is_dataclass(config):
+        return saved
+    fields = {field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING}
+    kept = {key: _completed(value, getattr(config, key, None)) for key, value in saved.items()}
+    return fields | kept
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back: dataclasses are dictionaries, tuples lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    return [_plain(child) for child in value] if isinstance(value, list | tuple) else value
 
 
 def _check_dataset(saved: str, named: str | None) -> None:

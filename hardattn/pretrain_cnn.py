@@ -202,7 +202,7 @@ def pretrain_cnn(
     """Train the network of a gating task in a folder; with `resume`, go on from its last epoch. Returns final.json."""
     wanted = experiment.to_json(setup) | {"cnn": dataclasses.asdict(chosen)}
     checkpoint = folder / results.CHECKPOINT
-    final = may_start(folder, wanted, ("task", "cnn", "seed"), resume)
+    final = may_start(folder, setup, wanted, resume, ("task", "cnn", "seed"))
     if final is not None:
         return final
     trainer = CnnTrainer(setup, chosen, folder, watch)

@@ -10,7 +10,7 @@ from hardattn import experiment, loading, results, train_baseline
 from hardattn.agents import CONTROLS
 from hardattn.baselines import BASELINES
 from hardattn.envs.errors import HardattnError, UsageError
-from hardattn.train import difference
+from hardattn.experiment import difference
 
 
 @dataclass(frozen=True)

@@ -304,7 +304,7 @@ def train(
     Raises UsageError if the folder already holds a run and `resume` is off, or if the saved settings differ.
     """
     checkpoint, wanted = folder / results.CHECKPOINT, experiment.to_json(setup)
-    final = may_start(folder, wanted, ("task", "train", "agent", "agent_config", "seed"), resume)
+    final = may_start(folder, setup, wanted, resume)
     if final is not None:
         return final
     trainer = Trainer(setup, folder, watch)  # before anything is written: what it refuses must not occupy the folder
@@ -317,43 +317,26 @@ def train(
     return trainer.run()
 
 
-def may_start(folder: Path, wanted: dict[str, Any], keys: tuple[str, ...], resume: bool) -> dict[str, Any] | None:
+def may_start(
+    folder: Path, setup: Experiment, wanted: dict[str, Any], resume: bool, keys: tuple[str, ...] = experiment.SAME
+) -> dict[str, Any] | None:
     """Whether a run may begin or go on in a folder: None if so, its final.json if it is finished.
 
-    Raises UsageError if the folder already holds a run and `resume` is off, or if the settings saved under `keys` differ.
+    `wanted` is what config.json will say. Raises UsageError if the folder already holds a run and `resume` is off, or if the
+    settings saved under `keys` differ.
     """
     config = folder / results.CONFIG
     begun = any((folder / name).exists() for name in (results.CHECKPOINT, results.CURVE, results.FINAL))
     if config.exists() and begun and not resume:
         raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
     if resume and config.exists():
-        saved = results.read_json(config)
-        for key in keys:
-            changed = difference(saved.get(key), wanted[key])
-            if changed:
-                raise UsageError(f"--resume: {folder} was started with other settings ({key}: {changed}); give the same command")
+        changed = experiment.changed(results.read_json(config), wanted, setup, keys)
+        if changed:
+            raise UsageError(f"--resume: {folder} was started with other settings ({changed}); give the same command")
     if resume and (folder / results.FINAL).exists():
         final: dict[str, Any] = results.read_json(folder / results.FINAL)
         return final
     return None
-
-
-def _plain(value: Any) -> Any:
-    """As JSON would give it back: tuples are lists."""
-    if isinstance(value, dict):
-        return {key: _plain(child) for key, child in value.items()}
-    return [_plain(child) for child in value] if isinstance(value, list | tuple) else value
-
-
-def difference(saved: Any, wanted: Any) -> str:
-    """In which of their settings two values of a config differ, in words; empty if in none. One may be fresh from JSON."""
-    saved, wanted = _plain(saved), _plain(wanted)
-    if saved == wanted:
-        return ""
-    if isinstance(saved, dict) and isinstance(wanted, dict):
-        keys = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
-        return ", ".join(f"{key} was {saved.get(key)}, is {wanted.get(key)}" for key in keys)
-    return f"was {saved}, is {wanted}"
 
 
 @contextmanager

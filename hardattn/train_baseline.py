@@ -314,7 +314,7 @@ def train_baseline(
     Raises UsageError if the folder already holds a run and `resume` is off, or if the saved settings differ.
     """
     wanted = experiment.to_json(setup)
-    final = may_start(folder, wanted, ("task", "train", "agent", "agent_config", "seed"), resume)
+    final = may_start(folder, setup, wanted, resume)
     if final is not None:
         return final
     trainer = BaselineTrainer(setup, folder, watch)

@@ -234,6 +234,20 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tmp_path: Path
     assert again == results.read_json(tmp_path / results.FINAL)
 
 
+def test_a_run_of_a_version_with_fewer_settings_is_one_with_their_defaults(tmp_path: Path) -> None:
+    final = train(tiny(), tmp_path)
+    saved = results.read_json(tmp_path / results.CONFIG)
+    del saved["train"]["label_noise"], saved["task"]["unit"], saved["task"]["perception"]["network"]
+    results.write_json(tmp_path / results.CONFIG, saved)
+    assert train(tiny(), tmp_path, resume=True) == final
+    with pytest.raises(UsageError, match=r"other settings \(train: label_noise was 0.0, is 0.5\)"):
+        train(tiny("label_noise=0.5"), tmp_path, resume=True)
+    del saved["train"]["episodes"]  # tiny() does not leave it at its default
+    results.write_json(tmp_path / results.CONFIG, saved)
+    with pytest.raises(UsageError, match="train: episodes was"):
+        train(tiny(), tmp_path, resume=True)
+
+
 def test_a_checkpoint_of_another_task_or_training_set_is_refused(tmp_path: Path) -> None:
     train(tiny(), tmp_path / "a")
     file = tmp_path / "a" / results.CHECKPOINT
