@@ -7,6 +7,7 @@
 A test makes the pages again and compares them to the byte.
 """
 
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
     present = [row["row"] for row in rows]
     lines += ["", "Commands (add `--seed K`):", ""]
     lines += [f"- {row}: `{command}`" for row, command in commands.items() if row in present]
-    lines += ["", *beside(rows), "", (FOLDER / f"{name}.md").read_text().rstrip(), ""]
+    lines += ["", *beside(rows), *(by_overlap() if name == "dram" else []), "", (FOLDER / f"{name}.md").read_text().rstrip(), ""]
     return "\n".join(lines)
 
 
@@ -101,6 +102,23 @@ def beside(rows: list[dict[str, Any]]) -> list[str]:
         for row in found:
             for who, told in (("policy", row["protocols"]["mean"]), ("random", row["controls"]["random"])):
                 lines.append(f"| {row['row']} | {who} | {' '.join(f'{rate:.0f}' for rate in told['on_target_by_look'])} |")
+    return lines
+
+
+def by_overlap() -> list[str]:
+    """Errors on two digits by how far they lie over one another, from what tools/overlap.py measured."""
+    found = json.loads((FOLDER / "overlap.json").read_text())
+    ends = [f"{100 * edge:.0f}" for edge in found.pop("edges")]
+    columns = ["apart", *(f"{low} to {high} %" for low, high in zip(ends, ends[1:], strict=False))]
+    lines = ["", "## Two digits over one another", ""]
+    lines += [
+        "Canvases by the share of a digit's 28 x 28 pixels that the other's cover (`python tools/overlap.py`), in percent:",
+        "",
+    ]
+    lines += ["| row | | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
+    for row, told in found.items():
+        for what, each in {"of all canvases": "share", "error": "policy", "error, the oracle's looks": "oracle"}.items():
+            lines.append(f"| {row} | {what} | " + " | ".join(f"{value:.1f}" for value in told[each]) + " |")
     return lines
 
 
