@@ -7,6 +7,7 @@
 A test makes the pages again and compares them to the byte.
 """
 
+import itertools
 import json
 import statistics
 import sys
@@ -109,7 +110,7 @@ def by_overlap() -> list[str]:
     """Errors on two digits by how far they lie over one another, from what tools/overlap.py measured."""
     found = json.loads((FOLDER / "overlap.json").read_text())
     ends = [f"{100 * edge:.0f}" for edge in found.pop("edges")]
-    columns = ["apart", *(f"{low} to {high} %" for low, high in zip(ends, ends[1:], strict=False))]
+    columns = ["apart", *(f"{low} to {high} %" for low, high in itertools.pairwise(ends))]
     lines = ["", "## Two digits over one another", ""]
     lines += [
         "Canvases by the share of a digit's 28 x 28 pixels that the other's cover (`python tools/overlap.py`), in percent:",
