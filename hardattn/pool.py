@@ -57,17 +57,19 @@ def train_missing(
     running: dict[subprocess.Popen[bytes], Wanted] = {}
     failed: list[Wanted] = []
     with interruptible() as interrupted:
-        while (waiting or running) and not interrupted():
-            while waiting and len(running) < jobs:
-                run = waiting.pop(0)
-                running[_start(run, threads)] = run
-            watch([state_of(run, _status(run, running, failed)) for run in wanted])
-            time.sleep(pause)
-            for process in [process for process in running if process.poll() is not None]:
-                run = running.pop(process)
-                failed += [] if process.returncode == 0 and run.finished else [run]
-        stopped = bool(waiting or running)
-        _stop(running)
+        try:
+            while (waiting or running) and not interrupted():
+                while waiting and len(running) < jobs:
+                    run = waiting.pop(0)
+                    running[_start(run, threads)] = run
+                watch([state_of(run, _status(run, running, failed)) for run in wanted])
+                time.sleep(pause)
+                for process in [process for process in running if process.poll() is not None]:
+                    run = running.pop(process)
+                    failed += [] if process.returncode == 0 and run.finished else [run]
+            stopped = bool(waiting or running)
+        finally:  # whatever goes wrong here, no training is left behind
+            _stop(running)
     watch([state_of(run, _status(run, {}, failed)) for run in wanted])
     if stopped:
         raise Interrupted("stopped; give the same command again to go on")

@@ -236,6 +236,22 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(tmp_path: Path) ->
     assert (tmp_path / "good" / pool.LOG).exists() and (tmp_path / "bad" / pool.LOG).exists()
 
 
+def test_no_training_is_left_behind_by_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(run: Wanted, threads: int) -> "subprocess.Popen[bytes]":
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    def full(states: list[pool.State]) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pool, "_start", start)
+    with pytest.raises(OSError, match="no space left"):
+        pool.train_missing(planned(tmp_path)[:2], jobs=2, watch=full)
+    assert [process.returncode for process in started] == [-signal.SIGINT] * 2
+
+
 def test_a_whole_comparison_interrupted_and_gone_on_with(
     hardattn: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
