@@ -74,6 +74,14 @@ def summed_area(images: Tensor) -> Tensor:
     return F.pad(images, (1, 0, 1, 0)).to(dtype).cumsum(-1, dtype=dtype).cumsum(-2, dtype=dtype)
 
 
+def table_for(images: Tensor, scales: int) -> Tensor | None:
+    """The images' `summed_area` where it pays for an episode's looks, else None.
+
+    It costs as much as one or two patches of the third scale, and then gives every wide patch for the price of a narrow one.
+    """
+    return summed_area(images) if scales > 2 else None
+
+
 def _means(table: Tensor, locations: Tensor, size: int, cell: int) -> tuple[Tensor, Tensor]:
     """Patches of g x g cells of `cell` x `cell` pixels: a cell's mean [B, C, g, g], the outside as zeros, and its share inside."""
     batch, channels, height, width = table.shape[0], table.shape[1], table.shape[2] - 1, table.shape[3] - 1

@@ -91,8 +91,6 @@ class GlimpseWorld:
             parts["context"] = (dataset.channels, task.context, task.context)
         self.observation_space = Observation(parts)
         self._keeps_graph = learning or attention == "soft"
-        # A table costs a few patches of the third scale to make, and then gives every patch for the price of the first.
-        self._tabulates = attention == "hard" and task.scales > 2
         # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
         self._clock = torch.eye(self.horizon, device=self.device)
@@ -119,7 +117,7 @@ class GlimpseWorld:
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
         self._told: list[Tensor] = []  # each [B] bool: whether that target was told right; so it is where none is left
-        self._table = glimpse.summed_area(shown.images) if self._tabulates else None
+        self._table = glimpse.table_for(shown.images, self.task.scales) if self.attention == "hard" else None
         pixels = self.task.scales * shown.images.shape[1] * self.task.size**2
         self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []

@@ -25,7 +25,7 @@ from hardattn.agents.reinforce import Reinforce
 from hardattn.console import results
 from hardattn.envs import datasets
 from hardattn.envs.errors import UsageError
-from hardattn.envs.glimpse import hard_glimpse
+from hardattn.envs.glimpse import hard_glimpse, table_for
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.task_data import fixed_data, new_network
 from hardattn.envs.tasks import PerceptionConfig, Task, find_task
@@ -125,9 +125,10 @@ def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], 
     def step() -> None:
         chosen = torch.randint(len(dataset), (batch,), generator=generator, device=device)
         images = dataset.images[chosen]
+        table = table_for(images, task.scales)
         for _ in range(task.num_glimpses):
             locations = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
-            hard_glimpse(images, locations, task.size, task.scales)
+            hard_glimpse(images, locations, task.size, task.scales, table=table)
 
     return step
 

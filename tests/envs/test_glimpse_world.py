@@ -52,6 +52,17 @@ def test_a_step_looks_where_it_is_told() -> None:
     torch.testing.assert_close(step.logits, perception.read(state))
 
 
+def test_a_retina_of_many_scales_sees_what_each_scale_by_itself_sees() -> None:
+    world = with_task(small_world(), scales=3, see_glimpse=True)
+    perception = RamPerception(world.task.perception, (3, 1, world.task.size, world.task.size), world.dataset.classes)
+    world = GlimpseWorld(world.task, world.dataset, perception, batch_size=8, repeats=2)
+    world.reset(torch.arange(4))
+    location = torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    observation = world.step(location).observation
+    wanted = hard_glimpse(world.dataset.images[:4].repeat_interleave(2, dim=0), location, world.task.size, 3)
+    torch.testing.assert_close(observation[:, -wanted[0].numel() :], wanted.flatten(1))
+
+
 def test_episodes_end_together_at_the_horizon() -> None:
     dones = [bool(step.done.all()) for step in look_around(small_world())]
     assert dones == [False, False, True]
