@@ -11,6 +11,7 @@ from hardattn.agents.base import collect
 from hardattn.envs.errors import UsageError
 from hardattn.envs.glimpse import to_locations
 from hardattn.envs.observation import Observation
+from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
 
@@ -56,7 +57,7 @@ class Random:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the same stream of looks."""
         if "generator" in state:
-            self.generator.set_state(state["generator"].cpu())
+            restore(self.generator, state["generator"])
 
 
 class _Path:

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from hardattn.agents import losses
 from hardattn.agents.networks import START, GaussianPolicy, make_policy
 from hardattn.envs.errors import UsageError
+from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
 
@@ -118,4 +119,4 @@ class Pathwise:
         self.policy.load_state_dict(state["policy"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"].cpu())
+            restore(self.generator, state["generator"])

@@ -16,6 +16,7 @@ from hardattn.agents.base import collect
 from hardattn.agents.networks import START, Critic, make_policy
 from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
+from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
 
@@ -163,4 +164,4 @@ class PPO:
         if "optimizer" in state:
             self.critic.load_state_dict(state["critic"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"].cpu())
+            restore(self.generator, state["generator"])

@@ -16,6 +16,7 @@ from hardattn.agents.base import Rollout, action_width, collect
 from hardattn.agents.strategies import EVEN, EVOSAX, Evosax, Snes, Strategy
 from hardattn.envs.errors import UsageError, unknown
 from hardattn.envs.observation import Observation
+from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
 StrategyName = Literal["snes", "evosax:SNES", "evosax:Open_ES", "evosax:PGPE", "evosax:Sep_CMA_ES", "evosax:CR_FM_NES"]
@@ -198,7 +199,7 @@ class SNES:
             self.policy.projection = state["projection"].to(self.device)
         if "generator" in state:
             self.deviation = state["deviation"].to(self.device)
-            self.generator.set_state(state["generator"].cpu())
+            restore(self.generator, state["generator"])
             if state["strategy"] is not None:
                 self.strategy = self._new_strategy(state["population"])
                 self.strategy.load_state_dict(state["strategy"])

@@ -47,6 +47,8 @@ def read_records(
         raise HardattnError(
             f"{path} holds {len(raw):,} bytes, wanted a multiple of {RECORD:,}: cut short, or another file; {remedy}"
         )
+    if not raw.any():
+        raise HardattnError(f"{path} holds nothing but zeros: a download that broke off; {remedy}")
     records = raw.reshape(-1, RECORD)
     labels = records[:, 0]
     if labels.max() > 9:

@@ -42,6 +42,12 @@ class ShuffledPass:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`; other keys are passed over."""
-        self.generator.set_state(state["generator"].cpu())
+        restore(self.generator, state["generator"])
         self._order = state["order"].to(self.device)
         self._cursor = int(state["cursor"])
+
+
+def restore(generator: torch.Generator, state: Tensor) -> None:
+    """Set a generator's state; that of a generator on another kind of device means nothing here, and the seed stands."""
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state.cpu())

@@ -3,6 +3,7 @@
 Nothing here imports torch before a command needs it, so that `hardattn --help` answers at once.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -15,7 +16,9 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
 import hardattn
-from hardattn.envs.errors import HardattnError
+from hardattn.envs.errors import HardattnError, UsageError
+
+REFUSALS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR)  # of a disk or a path, not of this program
 
 Sets = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
 AgentName = Annotated[str, arg(metavar="NAME|MODULE:CLASS")]
@@ -70,19 +73,18 @@ class Train:
 
     def run(self) -> None:
         """Train, then say how it went, where the files are and what to type next."""
-        _use(self.data_dir)
+        where = _use(self.data_dir)
         if self.baseline:
-            self._baseline()
+            self._baseline(where)
             return
         from hardattn.plugins import is_ours
 
-        again = _again(None if is_ours(self.agent) else self.agent, self.task if ":" in self.task else None)
-        _train(self, self.agent, self.agent, f"hardattn show {{folder}}{again}")
+        again = _again(None if is_ours(self.agent) else self.agent, _own(self.task))
+        _train(self, self.agent, self.agent, f"{where}hardattn show {{folder}}{again}")
 
-    def _baseline(self) -> None:
+    def _baseline(self, where: str) -> None:
         """Train a model of the whole image."""
         from hardattn import console, results, train_baseline
-        from hardattn.envs.errors import UsageError
         from hardattn.memory import keep_freed_memory
 
         if self.agent != "reinforce":
@@ -98,7 +100,7 @@ class Train:
             print(json.dumps(final, indent=2))
             return
         console.show_report(final)
-        console.say(f"Files in {folder}. Next: hardattn compare {self.task} --agents reinforce --baselines {self.baseline}")
+        console.say(f"Files in {folder}. Next: {where}hardattn report {folder}{_again(None, _own(self.task))}")
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,13 @@ class Pretrain:
 
     def run(self) -> None:
         """Train, then say what the perception reads and how to use it."""
-        _use(self.data_dir)
-        from hardattn.envs.errors import UsageError
+        where = _use(self.data_dir)
         from hardattn.envs.tasks import find_task
 
         if find_task(self.task).gating:
             if self.preset != "default":
                 raise UsageError(f"--preset {self.preset}: a CNN's training has none; change its settings, e.g. --set epochs=60")
-            self._cnn()
+            self._cnn(where)
             return
         if self.cnn:
             raise UsageError(f"--cnn {self.cnn}: {self.task} looks through glimpses; wanted a task of gains, e.g. dasnet-cifar10")
@@ -144,9 +145,10 @@ class Pretrain:
         kept = "".join(
             f" --set {text}" for text in self.set if _is_of_the_task(text, self.task)
         )  # what is shown must stay the same
-        _train(self, "random", "pretrain", f"hardattn train {self.task} --set mode=frozen --set perception_from={{folder}}{kept}")
+        following = f"hardattn train {self.task} --set mode=frozen --set perception_from={{folder}}{kept}"
+        _train(self, "random", "pretrain", f"{where}{following}")
 
-    def _cnn(self) -> None:
+    def _cnn(self, where: str) -> None:
         """Train the network of a task of gains."""
         from hardattn import console, pretrain_cnn, results
         from hardattn.memory import keep_freed_memory
@@ -165,7 +167,7 @@ class Pretrain:
         console.say(
             f"Test error {final['test_error']:.2f} % ({low:.2f} - {high:.2f}), {final['seconds'] / 60:.1f} minutes of training."
         )
-        console.say(f"Files in {folder}. Next: hardattn train {self.task} --set perception_from={folder}")
+        console.say(f"Files in {folder}. Next: {where}hardattn train {self.task} --set perception_from={folder}")
 
 
 def _is_of_the_task(assignment: str, task: str) -> bool:
@@ -184,7 +186,12 @@ def _use(data_dir: Path | None) -> str:
     if data_dir is None:
         return ""
     os.environ["HARDATTN_DATA_DIR"] = str(data_dir)
-    return f"HARDATTN_DATA_DIR={data_dir} "
+    return f"HARDATTN_DATA_DIR={shlex.quote(str(data_dir))} "
+
+
+def _own(task: str) -> str | None:
+    """The task's name if it is of the user's own module, which the next command must name again."""
+    return task if ":" in task else None
 
 
 def _again(agent: str | None, task: str | None) -> str:
@@ -232,7 +239,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure and print."""
-        _use(self.data_dir)
+        where = _use(self.data_dir)
         from hardattn import console, evaluate
         from hardattn.experiment import resolve_device
         from hardattn.loading import open_run
@@ -249,7 +256,7 @@ class Evaluate:
             print(json.dumps(report, indent=2))
             return
         console.show_report(report)
-        console.say(f"Read from {run.folder}. Next: hardattn show {self.run_or_task}{_again(self.agent, self.task)}")
+        console.say(f"Read from {run.folder}. Next: {where}hardattn show {self.run_or_task}{_again(self.agent, self.task)}")
 
 
 @dataclass(frozen=True)
@@ -270,16 +277,19 @@ class Show:
     """Your own task again, when its images come from a function of yours."""
     out: Path | None = None
     """Where to write paths.png and paths.gif; the run's folder if not given, the current one for shipped weights."""
+    data_dir: Path | None = None
+    """The folder of data that do not ship; HARDATTN_DATA_DIR, or hardattn in the cache folder, if not given."""
 
     def run(self) -> None:
         """Draw and say where."""
+        where = _use(self.data_dir)
         from hardattn import console
         from hardattn.showing import draw
 
         chosen: dict[str, Any] = {"count": self.count, "first": self.first, "wrong": self.wrong}
         with console.status("drawing"):
             files = draw(self.run_or_task, agent=self.agent, task=self.task, out=self.out, **chosen)
-        following = f"hardattn evaluate {self.run_or_task}{_again(self.agent, self.task)}"
+        following = f"{where}hardattn evaluate {self.run_or_task}{_again(self.agent, self.task)}"
         console.say(f"Drawn: {' and '.join(str(file) for file in files)}. Next: {following}")
 
 
@@ -329,6 +339,8 @@ class Bench:
 
     def run(self) -> None:
         """Measure and print."""
+        if self.seconds <= 0 or min(self.batch_sizes, default=0) < 1:
+            raise UsageError("bench: wanted --seconds above 0 and --batch-sizes of 1 or more")
         from hardattn import bench, bench_filters, console, results
         from hardattn.envs.tasks import find_task
         from hardattn.experiment import resolve_device
@@ -390,7 +402,7 @@ class Compare:
 
     def run(self) -> None:
         """Train, read, write, print."""
-        _use(self.data_dir)
+        where = _use(self.data_dir)
         from hardattn import compare, console, study
         from hardattn.envs.tasks import find_task
 
@@ -414,7 +426,7 @@ class Compare:
         for name, part in rows.items():
             console.show_comparison(part, f"{task} {name}".strip())
         runs = parts[0].wanted[0].folder.parent.parent
-        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: hardattn report {runs}")
+        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: {where}hardattn report {runs}")
 
 
 @dataclass(frozen=True)
@@ -436,9 +448,8 @@ class Report:
 
     def run(self) -> None:
         """Gather, write and say where."""
-        _use(self.data_dir)
+        where = _use(self.data_dir)
         from hardattn import console, report, results
-        from hardattn.envs.errors import UsageError
         from hardattn.memory import keep_freed_memory
 
         keep_freed_memory()
@@ -453,7 +464,7 @@ class Report:
         size = f"{len(page) / 1e6:.1f} MB"
         seen = [run["where"] for run in data["runs"] if run["kind"] != "baseline"]
         following = f"hardattn show {seen[0]}{_again(self.agent, self.task)}" if seen else f"hardattn train {data['task']}"
-        console.say(f"Report in {self.out} ({size}): open it in a browser. Next: {following}")
+        console.say(f"Report in {self.out} ({size}): open it in a browser. Next: {where}{following}")
 
 
 @dataclass(frozen=True)
@@ -534,6 +545,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"hardattn: cannot write {error.filename or 'there'}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _task_in_its_place(argv: list[str]) -> list[str]:

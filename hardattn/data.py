@@ -88,19 +88,22 @@ def _remedy(name: str) -> str:
 
 
 def fetch(name: str, watch: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """Download a data set's archive, check its hash, unpack its files. Returns their folder; does nothing if they are there.
+    """Download a data set's archive, check its hash, unpack its files. Returns their folder; does nothing if `verify` passes.
 
     A download that broke off goes on where it stopped. Raises HardattnError if no mirror answers, the hash differs, or
     HARDATTN_OFFLINE is set; UsageError if the set cannot be fetched.
     """
     wanted = source(name)
     folder = data_dir() / wanted.folder
-    if not missing(name):
+    try:
+        verify(name)
         return folder
+    except HardattnError as error:
+        wrong = str(error)
     if not wanted.urls:
         raise UsageError(f"{name} cannot be fetched: {_remedy(name)}")
     if os.environ.get("HARDATTN_OFFLINE"):
-        raise HardattnError(f"HARDATTN_OFFLINE is set, and {missing(name)[0]}: {wanted.remedy}, to be put into {folder}")
+        raise HardattnError(f"HARDATTN_OFFLINE is set, and {wrong}")
     archive = data_dir() / wanted.urls[0].rpartition("/")[2]
     errors = []
     for url in wanted.urls:

@@ -35,6 +35,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _asked_threads() -> int:
+    """OMP_NUM_THREADS where it is set: other work may be going on here."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else cores()
+
+
 def state_of(run: Wanted, status: str) -> State:
     """How far a run is, by its learning curve."""
     curve = run.folder / results.CURVE
@@ -53,7 +59,7 @@ def train_missing(
     """
     waiting = [run for run in wanted if not run.finished]
     jobs = max(1, min(jobs or cores(), len(waiting)))
-    threads = max(1, cores() // jobs)
+    threads = min(max(1, cores() // jobs), _asked_threads())
     running: dict[subprocess.Popen[bytes], Wanted] = {}
     failed: list[Wanted] = []
     with interruptible() as interrupted:
@@ -79,10 +85,11 @@ def train_missing(
 
 
 def _start(run: Wanted, threads: int) -> "subprocess.Popen[bytes]":
-    run.folder.mkdir(parents=True, exist_ok=True)
     arguments = [sys.executable, "-m", "hardattn", *run.arguments, "--resume"]
+    with results.explained(run.folder, "write"):
+        run.folder.mkdir(parents=True, exist_ok=True)
     # A session of its own: Ctrl-C reaches this process alone, which tells the others.
-    with open(run.folder / LOG, "ab") as log:
+    with results.explained(run.folder / LOG, "write"), open(run.folder / LOG, "ab") as log:
         return subprocess.Popen(
             arguments,
             stdout=log,

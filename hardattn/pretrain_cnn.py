@@ -206,10 +206,11 @@ def pretrain_cnn(
     if final is not None:
         return final
     trainer = CnnTrainer(setup, chosen, folder, watch)
-    results.write_json(folder / results.CONFIG, wanted)
-    if resume and checkpoint.exists():
-        trainer.load_state_dict(results.read_state(checkpoint))
-        results.trim_curve(folder / results.CURVE, trainer.epoch)
-    else:
-        (folder / results.CURVE).unlink(missing_ok=True)
-    return trainer.run()
+    with results.held(folder):
+        results.write_json(folder / results.CONFIG, wanted)
+        if resume and checkpoint.exists():
+            trainer.load_state_dict(results.read_state(checkpoint))
+            results.trim_curve(folder / results.CURVE, trainer.epoch)
+        else:
+            (folder / results.CURVE).unlink(missing_ok=True)
+        return trainer.run()

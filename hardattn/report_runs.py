@@ -134,6 +134,8 @@ def command_to_finish(one: Given) -> str:
 
 def _sets(one: Given, sets: list[str]) -> list[str]:
     """What `--set` must say besides `sets` so that the run's settings are made again."""
+    if ":" in one.task or ":" in one.agent:  # reading a file never runs a stranger's code
+        raise UsageError(one.where)
     make = train_baseline.build if one.kind == "baseline" else experiment.build
     made = experiment.to_json(make(one.task, one.agent, sets=sets, seed=one.config["seed"], device="cpu"))
     own = "baseline" if one.kind == "baseline" else "agent"

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from hardattn.envs.errors import HardattnError
+from hardattn.envs.errors import HardattnError, UsageError
+
+if sys.platform != "win32":
+    import fcntl
 
 RUNS = Path("results/runs")
 CONFIG, CURVE, CHECKPOINT, FINAL = "config.json", "curve.jsonl", "checkpoint.safetensors", "final.json"
@@ -35,7 +39,7 @@ def folder_for(task: str, agent: str, seed: int, root: Path = RUNS) -> Path:
 
 
 @contextmanager
-def _explained(path: Path, doing: str) -> Iterator[None]:
+def explained(path: Path, doing: str) -> Iterator[None]:
     """Turn what the file system refuses into one line with a remedy."""
     try:
         yield
@@ -54,7 +58,7 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole. Raises HardattnError if the disk is full or refuses; the old file then stands."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with _explained(path, "write"):
+    with explained(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -67,6 +71,28 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a run's folder and keep other processes from training in it at once. Raises UsageError if one does already."""
+    with explained(folder, "write"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":  # which locks no folders
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+    except BlockingIOError:
+        os.close(handle)
+        raise UsageError(f"{folder}: another process is training there; wait for it or stop it, or choose another --out") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file as a whole; raises as `write_bytes`."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
@@ -74,7 +100,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file. Raises HardattnError if it is missing or damaged."""
-    with _explained(path, "read"):
+    with explained(path, "read"):
         text = path.read_text()
     try:
         return json.loads(text)
@@ -91,7 +117,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """What `write_state` saved, tensors on the CPU. Raises HardattnError if the file is missing or damaged."""
-    with _explained(path, "read"):
+    with explained(path, "read"):
         data = path.read_bytes()
     try:
         length = struct.unpack("<Q", data[:8])[0]  # a safetensors file starts with the length of its JSON header
@@ -131,7 +157,7 @@ def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
     """Add one line to a curve; raises HardattnError if the disk refuses."""
-    with _explained(path, "write"), open(path, "a") as file:
+    with explained(path, "write"), open(path, "a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
 
@@ -166,7 +192,7 @@ def _is_number(value: Any) -> bool:
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     """What can be read of a file of rows, and how many of its lines cannot."""
-    with _explained(path, "read"):
+    with explained(path, "read"):
         lines = path.read_bytes().splitlines()
     rows, spoiled = [], 0
     for line in lines:

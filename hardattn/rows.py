@@ -159,8 +159,11 @@ def _on_target(runs: list[Measured]) -> float | None:
 
 
 def _largest_p(wrong: NDArray[np.bool_], others: NDArray[np.bool_]) -> float:
-    """McNemar's p of the pair of seeds that differ least surely."""
-    return max(statistics.mcnemar(one, other)[2] for one, other in zip(wrong, others, strict=True))
+    """McNemar's p of the pair of seeds that differ least surely; 1 where seeds differ in opposite directions."""
+    tests = [statistics.mcnemar(one, other) for one, other in zip(wrong, others, strict=True)]
+    if len({alone > besides for alone, besides, _ in tests if alone != besides}) > 1:
+        return 1.0
+    return max(p for _, _, p in tests)
 
 
 def _seconds_to(curves: list[list[results.Point]], goal: float) -> float | None:

@@ -59,6 +59,8 @@ class TrainSettings:
         for name in ("episodes", "batch_size", "repeats", "learning_rate", "clip_norm", "evaluations"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name}={getattr(self, name)}: wanted more than 0")
+        if self.weight_decay < 0:
+            raise UsageError(f"weight_decay={self.weight_decay}: wanted 0 or more")
         if self.batch_size % self.repeats:
             raise UsageError(f"batch_size={self.batch_size} with repeats={self.repeats}: wanted a multiple of repeats")
         if min(self.random_share, self.frozen_share) < 0 or self.random_share + self.frozen_share > 1:

@@ -110,7 +110,8 @@ def markdown(rows: Sequence[Row]) -> str:
         "on the same test images, read once; the interval is over seeds and examples drawn anew (one seed: over examples alone).",
         f"Against {reference}: the mean error's difference in points with its interval; p is exact McNemar's, of the seed that is "
         "least sure, after Holm's correction. On target: looks whose middle lies on a digit; lift: as a multiple of random looks'.",
-        "MFLOP: an image, of the mean policy. Seconds: training alone, median of seeds; s to x %: until the validation error was "
+        "MFLOP: an image, of the mean policy. Weights: of a baseline all, of an agent those of its perception, without its "
+        "policy's (whose FLOPs are counted). Seconds: training alone, median of seeds; s to x %: until the validation error was "
         "first at or below x.",
         *([f"{spoiled} line(s) of learning curves could not be read and were passed over."] if spoiled else []),
         "",

@@ -273,15 +273,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`. Raises UsageError if it is of another task, agent or data set."""
-        for key, here in (
-            ("task", self.setup.task.name),
-            ("agent_name", self.setup.agent),
-            ("data_sha256", self.data_sha256),
-        ):
-            if state[key] != here:
-                raise UsageError(
-                    f"the checkpoint in {self.folder} is of {key} {state[key]}, this run of {here}; choose another --out"
-                )
+        check_origin(state, self.setup, self.data_sha256, self.folder)
         self.phase_index, self.phase_update, self.update, self.episodes, self.seconds, self.validation_error = state["progress"]
         if self.phase_index < len(self.plan):
             self._start_phase()
@@ -308,13 +300,21 @@ def train(
     if final is not None:
         return final
     trainer = Trainer(setup, folder, watch)  # before anything is written: what it refuses must not occupy the folder
-    results.write_json(folder / results.CONFIG, wanted)
-    if resume and checkpoint.exists():
-        trainer.load_state_dict(results.read_state(checkpoint))
-        results.trim_curve(folder / results.CURVE, trainer.update)
-    else:
-        (folder / results.CURVE).unlink(missing_ok=True)
-    return trainer.run()
+    with results.held(folder):
+        results.write_json(folder / results.CONFIG, wanted)
+        if resume and checkpoint.exists():
+            trainer.load_state_dict(results.read_state(checkpoint))
+            results.trim_curve(folder / results.CURVE, trainer.update)
+        else:
+            (folder / results.CURVE).unlink(missing_ok=True)
+        return trainer.run()
+
+
+def check_origin(state: dict[str, Any], setup: Experiment, data_sha256: str, folder: Path) -> None:
+    """Raise UsageError if a checkpoint is of another task, agent or data set; one of an older version may not tell."""
+    for key, here in {"task": setup.task.name, "agent_name": setup.agent, "data_sha256": data_sha256}.items():
+        if state.get(key, here) != here:
+            raise UsageError(f"the checkpoint in {folder} is of {key} {state[key]}, this run of {here}; choose another --out")
 
 
 def may_start(
@@ -322,26 +322,35 @@ def may_start(
 ) -> dict[str, Any] | None:
     """Whether a run may begin or go on in a folder: None if so, its final.json if it is finished.
 
-    `wanted` is what config.json will say. Raises UsageError if the folder already holds a run and `resume` is off, or if the
-    settings saved under `keys` differ.
+    `wanted` is what config.json will say. Raises UsageError if the folder already holds a run and `resume` is off, if the settings
+    saved under `keys` differ, if the run was begun on another kind of device, or if its config.json is no run's.
     """
     config = folder / results.CONFIG
+    if not config.exists():
+        return None
+    saved = results.read_json(config)
+    if not isinstance(saved, dict) or not {"task", "agent", "seed"} <= saved.keys():
+        raise UsageError(f"{config} is not a run's and would be overwritten; choose another folder with --out")
     begun = any((folder / name).exists() for name in (results.CHECKPOINT, results.CURVE, results.FINAL))
-    if config.exists() and begun and not resume:
-        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
-    if resume and config.exists():
-        changed = experiment.changed(results.read_json(config), wanted, setup, keys)
+    changed = experiment.changed(saved, wanted, setup, keys)
+    if begun and not resume:
         if changed:
-            raise UsageError(f"--resume: {folder} was started with other settings ({changed}); give the same command")
+            raise UsageError(f"{folder} already holds a run with other settings ({changed}); choose another --out or --seed")
+        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another --seed or --out")
+    if resume and changed:
+        raise UsageError(f"--resume: {folder} was started with other settings ({changed}); give the same command")
     if resume and (folder / results.FINAL).exists():
         final: dict[str, Any] = results.read_json(folder / results.FINAL)
         return final
+    there, here = (str(name).partition(":")[0] for name in (saved.get("device", setup.device), setup.device))
+    if resume and there != here:  # whose random numbers are others
+        raise UsageError(f"--resume: {folder} was begun on {there}, this is {here}; add --device {there}, or choose another --out")
     return None
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C (and a polite kill) sets a flag that the loop reads between updates; a second one stops at once."""
+    """Ctrl-C (a polite kill, a closed terminal) sets a flag that the loop reads between updates; a second one stops at once."""
     seen: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -349,8 +358,10 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         seen.append(number)
 
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's wish stands
     try:
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, note) for number in heeded}
     except ValueError:  # not the main thread: leave signals alone
         previous = {}
     try:

@@ -30,7 +30,7 @@ from hardattn.evaluate import is_wrong, percent
 from hardattn.experiment import Experiment, check_seed, resolve_device
 from hardattn.settings import TrainSettings
 from hardattn.statistics import wilson
-from hardattn.train import Interrupted, Progress, interruptible, may_start
+from hardattn.train import Interrupted, Progress, check_origin, interruptible, may_start
 
 BATCH = 500  # images side by side where nothing is learned
 CHECKED = 50  # steps after which the loss is looked at, which makes a GPU wait
@@ -117,6 +117,7 @@ class BaselineTrainer:
         torch.manual_seed(setup.seed)
         self.data = images_of(setup.task, "train", setup.train.label_noise).to(setup.device)
         self.validation = images_of(setup.task, "validation").to(setup.device)
+        self.data_sha256 = self.data.sha256()
         self.model = make(setup, self.data)
         slow = list(self.model.slow.parameters()) if hasattr(self.model, "slow") else []  # type: ignore[union-attr]
         others = [weight for weight in self.model.parameters() if not any(weight is one for one in slow)]
@@ -158,6 +159,7 @@ class BaselineTrainer:
                     self.checkpoint()
                 self.watch(Progress(self.update * train.batch_size, total * train.batch_size, "supervised", self.validation_error))
                 if interrupted() and self.update < total:
+                    self._check(float(loss))
                     self.checkpoint()
                     raise Interrupted(
                         f"stopped after {self.update * train.batch_size} images; add --resume to the same command to go on"
@@ -226,6 +228,8 @@ class BaselineTrainer:
         """Write everything that the next update depends on."""
         state = {
             "task": self.setup.task.name,
+            "agent_name": self.setup.agent,
+            "data_sha256": self.data_sha256,
             "perception": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "passes": self.passes.state_dict(),
@@ -235,7 +239,8 @@ class BaselineTrainer:
         results.write_state(self.folder / results.CHECKPOINT, state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint. Raises UsageError if it is of another task, baseline or data set."""
+        check_origin(state, self.setup, self.data_sha256, self.folder)
         self.model.load_state_dict(state["perception"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.passes.load_state_dict(state["passes"])
@@ -319,10 +324,11 @@ def train_baseline(
         return final
     trainer = BaselineTrainer(setup, folder, watch)
     checkpoint = folder / results.CHECKPOINT
-    results.write_json(folder / results.CONFIG, wanted)
-    if resume and checkpoint.exists():
-        trainer.load_state_dict(results.read_state(checkpoint))
-        results.trim_curve(folder / results.CURVE, trainer.update)
-    else:
-        (folder / results.CURVE).unlink(missing_ok=True)
-    return trainer.run()
+    with results.held(folder):
+        results.write_json(folder / results.CONFIG, wanted)
+        if resume and checkpoint.exists():
+            trainer.load_state_dict(results.read_state(checkpoint))
+            results.trim_curve(folder / results.CURVE, trainer.update)
+        else:
+            (folder / results.CURVE).unlink(missing_ok=True)
+        return trainer.run()

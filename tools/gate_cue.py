@@ -20,7 +20,7 @@ from hardattn.envs import datasets
 from hardattn.envs.cue import channel_asked
 from hardattn.statistics import mutual_information
 
-TASK, BATCH, BINS = "dasnet-cue", 500, 8
+DATASET, BATCH, BINS = "mnist-cue", 500, 8
 LAYERS = (16, 32, 64)  # maps of `envs.cnn.cue` and of layout=local at width=1
 
 
@@ -28,7 +28,7 @@ LAYERS = (16, 32, 64)  # maps of `envs.cnn.cue` and of layout=local at width=1
 def gates_of(folder: Path) -> Tensor:
     """Every gate at every test image, [N, maps] float."""
     saved = results.read_json(folder / results.CONFIG)
-    data = datasets.load(saved["task"]["dataset"], "test")
+    data = datasets.load(DATASET, "test")
     if saved["agent"] in BASELINES:
         model = train_baseline.open_baseline(folder, data)
         told = [train_baseline.looked(model, part, False).maps for part in data.images.split(BATCH)]
@@ -44,7 +44,7 @@ def gates_of(folder: Path) -> Tensor:
 def line(folder: Path) -> str:
     """A run's line of the table: for each layer the mean over maps and the largest, in bits."""
     saved = results.read_json(folder / results.CONFIG)
-    asked = channel_asked(datasets.load(saved["task"]["dataset"], "test").images).numpy()
+    asked = channel_asked(datasets.load(DATASET, "test").images).numpy()
     gates = gates_of(folder).numpy()
     bits = np.array([mutual_information(gate, asked, BINS) for gate in gates.T])
     cells = [f"{part.mean():.2f} ({part.max():.2f})" for part in np.split(bits, np.cumsum(LAYERS)[:-1])]

@@ -2,19 +2,23 @@
 
 import dataclasses
 import math
+import os
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hardattn import train_baseline
+from hardattn import results, train_baseline
 from hardattn.baselines import BASELINES, SUMMARIES, draw_reader, stn
 from hardattn.baselines.convnet import ConvNet, ConvNetConfig, SmallConvNet, SmallConvNetConfig, Trunk
 from hardattn.baselines.looked import overlap
 from hardattn.baselines.residual_attention import Attention, ResidualAttention, ResidualAttentionConfig, combine
 from hardattn.baselines.squeeze_excite import Gate, NoSqueeze, SqueezeExcite, SqueezeExciteConfig
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.tasks import TASKS
+from hardattn.train import Interrupted
 
 
 def images(count: int = 3, side: int = 28, channels: int = 1) -> Tensor:
@@ -263,3 +267,28 @@ def test_settings_are_checked() -> None:
     }.items():  # fmt: skip
         with pytest.raises(UsageError, match="wanted"):
             dataclasses.replace(train_baseline.baseline_class(name).Config(), **changes)
+
+
+def a_trainer(folder: Path) -> train_baseline.BaselineTrainer:
+    setup = train_baseline.build("ram-mnist", "cnn", sets=["episodes=256", "batch_size=64"], device="cpu")
+    return train_baseline.BaselineTrainer(setup, folder, lambda progress: os.kill(os.getpid(), signal.SIGINT))
+
+
+def test_a_training_goes_on_only_with_the_same_images(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        a_trainer(tmp_path).run()
+    state = results.read_state(tmp_path / results.CHECKPOINT)
+    again = a_trainer(tmp_path)
+    again.load_state_dict(state)
+    assert again.update == 1
+    with pytest.raises(UsageError, match=r"is of data_sha256 0000.*choose another --out"):
+        again.load_state_dict(state | {"data_sha256": "0" * 64})
+
+
+def test_stopping_does_not_write_broken_weights_over_good_ones(tmp_path: Path) -> None:
+    trainer = a_trainer(tmp_path)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(HardattnError, match="the loss became nan at update 1"):
+        trainer.run()
+    assert not (tmp_path / results.CHECKPOINT).exists()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardattn import compare, experiment, pool, results, study, table
+from hardattn import compare, experiment, pool, results, rows, study, table
 from hardattn.compare import Comparison, Wanted
 from hardattn.envs import datasets, task_data
 from hardattn.envs.errors import HardattnError, UsageError
@@ -207,6 +207,13 @@ def test_what_is_not_known_is_left_empty() -> None:
     row = table.Row("a", "agent", [1.0], [0.5, 1.5], None, None, 10, 10, "all", 1e6, 10, 1.0, 100, "hardattn train a")
     assert table.from_lines(table.to_lines({"x": [row]})) == {"x": [row]}
     assert "None" not in table.markdown([row]) + table.as_csv([row])
+
+
+def test_seeds_that_point_in_opposite_directions_show_no_difference() -> None:
+    one, other = np.arange(1000) < 300, np.arange(1000) >= 600
+    assert rows._largest_p([one], [other]) < 0.001
+    assert rows._largest_p([one, one], [other, other]) == rows._largest_p([one], [other])
+    assert rows._largest_p([one, other], [other, one]) == 1
 
 
 @pytest.mark.parametrize(("p", "written"), [(0.0421, "0.042"), (0.00042, "4e-04"), (0.0, "<1e-99")])

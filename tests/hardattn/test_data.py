@@ -106,5 +106,10 @@ def test_names_and_sizes_are_checked(server: list[str], tmp_path: Path, monkeypa
     (tmp_path / "cifar10" / "test_batch.bin").write_bytes(bytes([200]) + RECORD[1:])
     with pytest.raises(HardattnError, match="a label is 200"):
         data.verify("cifar10")
+    (tmp_path / "cifar10" / "test_batch.bin").write_bytes(bytes(len(RECORD)))
+    with pytest.raises(HardattnError, match=r"test_batch\.bin holds nothing but zeros"):
+        data.verify("cifar10")
+    data.fetch("cifar10")  # which what is damaged does not keep from downloading
+    data.verify("cifar10")
     with pytest.raises(UsageError, match=r"cannot be fetched: .*dataset-fashion-mnist"):
         data.fetch("fashion")

@@ -156,6 +156,20 @@ def test_what_cannot_stand_in_a_report_is_refused(tmp_path: Path, capsys: pytest
     assert "hardattn train ram-mnist --agent reinforce --seed 3 --set perception.encoder_width=16" in said
 
 
+def test_reading_a_folder_runs_nobody_s_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strange.py").write_text("raise SystemExit('a stranger runs here')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = a_run(tmp_path / "a")
+    (folder / results.FINAL).unlink()
+    config = results.read_json(folder / results.CONFIG)
+    for strange in ({"agent": "strange:Agent"}, {"task": config["task"] | {"name": "strange:TASK"}}):
+        results.write_json(folder / results.CONFIG, config | strange)
+        assert "add --resume to the command that began it" in refusal(capsys, folder)
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "a")
     results.write_state(

@@ -248,6 +248,45 @@ def test_a_run_of_a_version_with_fewer_settings_is_one_with_their_defaults(tmp_p
         train(tiny(), tmp_path, resume=True)
 
 
+def test_another_run_and_another_program_s_config_are_not_overwritten(tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "a")
+    with pytest.raises(UsageError, match=r"holds a run with other settings \(agent_config: std was 0.1, is 0.2\); choose another"):
+        train(tiny("std=0.2"), tmp_path / "a")
+    (tmp_path / "config.json").write_text('{"name": "somebody else\'s"}')
+    with pytest.raises(UsageError, match=r"config\.json is not a run's and would be overwritten"):
+        train(tiny(), tmp_path)
+    assert "somebody else's" in (tmp_path / "config.json").read_text()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    script = "import sys, time; from pathlib import Path; from hardattn import results\n"
+    script += "with results.held(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="another process is training there"):
+            train(tiny(), tmp_path)
+        assert not list(tmp_path.iterdir())
+    finally:
+        other.kill()
+        other.communicate()
+    train(tiny(), tmp_path)  # the lock is gone with its process
+
+
+def test_a_run_of_another_kind_of_device_is_shown_but_not_gone_on_with(tmp_path: Path) -> None:
+    train(tiny(), tmp_path)
+    state = results.read_state(tmp_path / results.CHECKPOINT)
+    state["agent"]["generator"] = state["agent"]["generator"][:16].clone()  # as long as a CUDA generator's
+    results.write_state(tmp_path / results.CHECKPOINT, state)
+    loading.open_run(str(tmp_path))
+    saved = results.read_json(tmp_path / results.CONFIG)
+    results.write_json(tmp_path / results.CONFIG, saved | {"device": "cuda:0"})
+    assert train(tiny(), tmp_path, resume=True)["agent"] == "reinforce"  # finished: read, not trained
+    (tmp_path / results.FINAL).unlink()
+    with pytest.raises(UsageError, match=r"was begun on cuda, this is cpu; add --device cuda"):
+        train(tiny(), tmp_path, resume=True)
+
+
 def test_a_checkpoint_of_another_task_or_training_set_is_refused(tmp_path: Path) -> None:
     train(tiny(), tmp_path / "a")
     file = tmp_path / "a" / results.CHECKPOINT
