@@ -39,7 +39,9 @@ def leave_one_out(returns: Tensor, repeats: int) -> Tensor:
 
 
 def standardise(advantages: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1 over everything given."""
+    """Shift and scale to mean 0 and standard deviation 1 over everything given; of one number, 0."""
+    if advantages.numel() < 2:
+        return torch.zeros_like(advantages)
     return (advantages - advantages.mean()) / (advantages.std() + epsilon)
 
 
@@ -57,7 +59,8 @@ FAR = 20.0  # difference of log-probabilities beyond which a ratio would only ov
 def clipped_surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """-mean of min(r A, clamp(r, 1 - clip, 1 + clip) A), with r = exp(log_probs - old_log_probs).
 
-    Schulman et al. 2017, equation 7. All [N]; no gradient runs through the old log-probabilities and the advantages.
+    Schulman et al. 2017, equation 7, but flat where probabilities differ by more than e^FAR. All [N]; no gradient runs through the
+    old log-probabilities and the advantages.
     """
     difference = (log_probs - old_log_probs.detach()).clamp(-FAR, FAR)
     ratio, advantages = difference.exp(), advantages.detach()

@@ -52,6 +52,11 @@ class ReinforceConfig:
         if not 0 <= self.discount <= 1:
             raise UsageError(f"reinforce: discount={self.discount}, wanted 0 to 1")
 
+    def check_population(self, repeats: int) -> None:
+        """Raise UsageError for a baseline that wants other episodes of an image where there are none."""
+        if self.baseline == "leave-one-out" and repeats < 2:
+            raise UsageError(f"baseline=leave-one-out with repeats={repeats}: wanted 2 or more, e.g. --set repeats=4")
+
 
 class Reinforce:
     """Chooses looks by a stochastic policy of the observation and learns it by policy gradient."""

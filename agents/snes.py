@@ -200,6 +200,7 @@ class SNES:
         if "generator" in state:
             self.deviation = state["deviation"].to(self.device)
             restore(self.generator, state["generator"])
+            self.strategy = None
             if state["strategy"] is not None:
                 self.strategy = self._new_strategy(state["population"])
                 self.strategy.load_state_dict(state["strategy"])

@@ -57,6 +57,8 @@ class Canvases:
     def __post_init__(self) -> None:
         if self.source.labels.ndim > 1:
             raise UsageError(f"canvas: images of {self.source.name} have several labels each, wanted one")
+        if self.source.in_place:
+            raise UsageError(f"canvas: where things lie in images of {self.source.name} says something; wanted another data set")
 
     def __len__(self) -> int:
         return len(self.source)

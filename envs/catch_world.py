@@ -171,7 +171,7 @@ class CatchWorld:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`."""
         self._pass.load_state_dict(state)
-        self._tally = state["tally"].to(self.device)
+        self._tally = state["tally"].to(self.device, copy=True)  # which goes on; the caller's stands
 
     def _observe(self, seen: Tensor, gaze: Tensor, moved: Tensor) -> Tensor:
         frames = len(self.locations)

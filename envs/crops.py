@@ -26,6 +26,9 @@ class Crops:
         if not 1 <= self.size <= min(height, width):
             raise UsageError(f"crop={self.size}: images of {self.source.name} are {height} x {width}; wanted no larger a window")
 
+        if self.source.in_place:
+            raise UsageError(f"crop={self.size}: where things lie in images of {self.source.name} says something; wanted crop=0")
+
     def __len__(self) -> int:
         return len(self.source)
 

@@ -2,9 +2,10 @@
 
 Each colour channel shows another digit, one on top of the other, at the bottom right of a larger field. In a patch at its top left
 only the channel that is asked is lit, and its digit is the label. Who does not see the cue is right once in three; and a unit that
-sees 14x14 pixels does not have cue and digit before it, so something must carry the cue across the image. The mechanism test of
-channel attention (squeeze-and-excitation, dasNet) is whether a gate does. On 28x28 pixels the cue would lie so close that such
-units see it along with the upper left of a digit, and a network without gates learns most of the task.
+sees 14x14 pixels has cue and digit before it at few places, there but their edges (docs/cue.md), so something must carry the cue
+across the image. The mechanism test of channel attention (squeeze-and-excitation, dasNet) is whether a gate does. On 28x28 pixels
+the cue would lie so close that such units see it along with the upper left of a digit, and a network without gates learns most of
+the task.
 """
 
 import torch
@@ -30,8 +31,8 @@ def mnist_cue(split: str) -> Dataset:
 def cued(source: Dataset, generator: torch.Generator) -> Dataset:
     """Example i asks for image i of a grey data set, in a channel drawn evenly; the two others hold images of other classes.
 
-    The three classes differ, so that no answer is right by two of the digits; each class among the others is as frequent as in the
-    data. Labels are the source's.
+    The three classes differ, so that no answer is right by two of the digits; classes that are equally frequent are so among the
+    others too. Labels are the source's.
     """
     count = len(source)
     asked = torch.randint(CHANNELS, (count,), generator=generator)

@@ -54,6 +54,7 @@ class Dataset:
     labels: Tensor  # [N] int64, or [N, L]
     classes: int
     boxes: Tensor | None = None  # [N, D, 4] float32 (left, top, right, bottom) in pixels: where what counts lies, if that is known
+    text: bool = False  # letters or digits, whose mirror images are others or none
     in_place: bool = False  # where things lie says something: such images are never moved, mirrored or distorted
 
     def __post_init__(self) -> None:
@@ -123,8 +124,8 @@ class Dataset:
 
     @property
     def photographs(self) -> bool:
-        """Whether mirror images may be shown: of colour images that are not `in_place`. The grey sets are digits and clothes."""
-        return self.channels == 3 and not self.in_place
+        """Whether mirror images may be shown: of colour images but `text` and `in_place`. The grey sets are digits and clothes."""
+        return self.channels == 3 and not self.text and not self.in_place
 
     @property
     def device(self) -> torch.device:

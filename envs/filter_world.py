@@ -158,7 +158,7 @@ class FilterWorld:
         episodes, passes, correct, clipped, broken = self._tally.tolist()
         if broken:
             raise ValueError(NOT_FINITE)
-        pixels = math.prod(self._shown.shape[1:]) if hasattr(self, "_shown") else 0
+        pixels = math.prod(self._shown.shape[2:]) if hasattr(self, "_shown") else 0
         return Counts(episodes, passes, correct, (passes + episodes) * pixels, episodes * pixels, clipped)
 
     def render(self, row: int) -> NDArray[np.uint8]:
@@ -186,7 +186,7 @@ class FilterWorld:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`: the next reset shows what it would have shown."""
         self._pass.load_state_dict(state)
-        self._tally = state["tally"].to(self.device)
+        self._tally = state["tally"].to(self.device, copy=True)
 
     def _through(self, gains: list[Tensor]) -> Seen:
         if self._split is not None:

@@ -48,8 +48,9 @@ def to_gains(scores: Tensor, counts: list[int], rule: str, keep: float = 0.5) ->
         return list(softmax_gains(clipped).split(counts, dim=1))
     if rule in ("sigmoid", "threshold"):
         return list((sigmoid_gains if rule == "sigmoid" else threshold_gains)(clipped).split(counts, dim=1))
-    layers = clipped.split(counts, dim=1)
-    return [softmax_gains(layer) if rule == "layer-softmax" else top_gains(layer, keep) for layer in layers]
+    if rule == "layer-softmax":
+        return [softmax_gains(layer) for layer in clipped.split(counts, dim=1)]
+    return [top_gains(layer, keep) for layer in scores.split(counts, dim=1)]  # unclipped, or all beyond LIMIT would tie
 
 
 def spread_of(gains: list[Tensor]) -> Tensor:

@@ -133,7 +133,8 @@ def on_target(locations: Tensor, boxes: Tensor, height: int, width: int) -> Tens
 def touched(locations: Tensor, size: int, scales: int, height: int, width: int) -> Tensor:
     """Which pixels a path of looks [B, T, 2] has read, as a bool mask [B, H, W]; every scale counts."""
     patch = size << (scales - 1)  # the widest patch holds all the others
-    corner = corners(locations, patch, height, width).to(torch.int16)  # [B, T, 2]; small integers are quicker to compare
+    corner = corners(locations, patch, height, width).clamp(-patch, max(height, width))  # [B, T, 2]; far away is just outside
+    corner = corner.to(torch.int16)  # small integers are quicker to compare
     rows = torch.arange(height, device=locations.device, dtype=torch.int16) - corner[..., 1:]  # [B, T, H]
     columns = torch.arange(width, device=locations.device, dtype=torch.int16) - corner[..., :1]  # [B, T, W]
     # How many looks read each pixel, as one batched product: quicker than joining the T masks.

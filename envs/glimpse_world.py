@@ -145,7 +145,7 @@ class GlimpseWorld:
         self._logits.append(logits.float())
         self._looking.append(~self._stopped)
         self.locations.append(location.detach())
-        self._tally[4] += (action[:, :2].detach().abs() > self._reach).any(dim=1).sum()
+        self._tally[4] += ((action[:, :2].detach().abs() > self._reach).any(dim=1) & ~self._stopped).sum()
         last = len(self.locations) == self.horizon
         if self.boxes is not None:
             height, width = self.images.shape[-2:]
@@ -221,7 +221,7 @@ class GlimpseWorld:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`: the next reset shows what it would have shown."""
         self._pass.load_state_dict(state)
-        self._tally = state["tally"].to(self.device)
+        self._tally = state["tally"].to(self.device, copy=True)  # which goes on; the caller's stands
 
     def _observe(self, location: Tensor) -> Tensor:
         looks = len(self.locations)

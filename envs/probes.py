@@ -102,7 +102,7 @@ class ProbeWorld:
         reward = self.probe.reward(self._cue, self._actions)
         self._return = self._return + reward
         done = torch.full_like(self._cue, last, dtype=torch.bool)
-        return Step(self._observe(), reward.detach(), done, torch.zeros(len(self._cue), 2))
+        return Step(self._observe(), reward.detach(), done, torch.zeros(len(self._cue), 2, device=self.device))
 
     def loss(self) -> Tensor:
         """Nothing perceives here: 0, or minus the mean return where the looks keep their graph."""

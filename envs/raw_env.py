@@ -39,6 +39,8 @@ class RawGlimpseVectorEnv(LookVectorEnv):
         seed: int = 0,
         render_mode: str | None = None,
     ) -> None:
+        if task.catch or task.gating:
+            raise UsageError(f"task {task.name}: there is nothing to glimpse and guess; wanted a task of digits or photographs")
         if num_envs < 1:
             raise UsageError(f"num_envs={num_envs}: wanted at least 1")
         if isinstance(dataset, Dataset | Crops) and dataset.labels.ndim > 1:

@@ -66,7 +66,7 @@ def digits(split: str) -> Dataset:
     if split != "test":
         chosen = _half(len(images), split)
         images, labels = images[chosen], labels[chosen]
-    return Dataset("svhn-digits", images, labels, 10)
+    return Dataset("svhn-digits", images, labels, 10, text=True)
 
 
 def _half(count: int, split: str) -> Tensor:

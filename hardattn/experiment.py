@@ -176,7 +176,7 @@ class _Nothing:
 def resolve_device(name: str) -> str:
     """Where to compute: "auto" is the first GPU if there is one, else the CPU. Raises UsageError for a device that is not here."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -185,7 +185,15 @@ def resolve_device(name: str) -> str:
         raise UsageError(f"--device {name}: torch finds no CUDA GPU here; use --device cpu, or install a CUDA build of torch")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, numbered from 0")
+    if device.type == "cuda":
+        repeat_to_the_bit()
     return str(device)
+
+
+def repeat_to_the_bit() -> None:
+    """Have a GPU choose convolutions that give the same every time, and compute fp32 as fp32."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

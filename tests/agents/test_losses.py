@@ -27,6 +27,7 @@ def test_standardise() -> None:
     got = losses.standardise(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     assert float(got.mean()) == pytest.approx(0, abs=1e-6) and float(got.std()) == pytest.approx(1)
     assert not losses.standardise(torch.ones(2, 2)).any()
+    assert losses.standardise(torch.tensor([[3.0]])).tolist() == [[0.0]]
 
 
 def test_policy_gradient_loss_on_paper() -> None:

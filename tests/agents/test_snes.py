@@ -190,6 +190,18 @@ def test_a_population_of_one_is_refused() -> None:
         evolver(world).update(world)
 
 
+def test_an_untrained_state_brings_the_beginning_back() -> None:
+    world, agent = small_world(batch_size=8, repeats=4), None
+    agent = evolver(world)
+    untrained = agent.state_dict()
+    first = agent.update(world), agent.mean.clone()
+    agent.update(world)
+    agent.load_state_dict(untrained)
+    assert agent.strategy is None
+    again = small_world(batch_size=8, repeats=4)
+    assert (agent.update(again), agent.mean.tolist()) == (first[0], first[1].tolist())
+
+
 def test_the_mean_is_deployed_and_a_sample_is_a_member() -> None:
     world = small_world(batch_size=8, repeats=4)
     agent = evolver(world)

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from hardattn.envs import cnn, datasets, task_data
+from hardattn.envs.canvases import Canvases
+from hardattn.envs.crops import Crops
 from hardattn.envs.cue import CUE, channel_asked, cued, mnist_cue, others, with_cue
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
 from hardattn.envs.filter_world import FilterWorld
 from hardattn.envs.pictures import Pictures
-from hardattn.envs.tasks import find_task
+from hardattn.envs.tasks import CanvasConfig, find_task
 
 # Of the images and labels, in order: the same for everybody.
 SHA256 = {
@@ -79,7 +81,12 @@ def test_what_lies_in_its_place_stays_there() -> None:
     held = Pictures(made.take(indices), "none").to("cpu")
     assert torch.equal(held.show(indices, random(), augment=1.0).images, made.images)
     assert held.fixed().in_place
+    with pytest.raises(UsageError, match="crop=20: where things lie"):
+        Crops(made, 20)
+    with pytest.raises(UsageError, match="canvas: where things lie"):
+        Canvases(made, CanvasConfig(60))
     moving = Dataset("noise", torch.randint(256, (60, 3, 12, 12), dtype=torch.uint8, generator=random()), made.labels, 5)
+    assert not dataclasses.replace(moving, text=True).photographs  # a mirrored 2 is no digit
     assert moving.photographs and not torch.equal(Pictures(moving).show(indices, random(), augment=1.0).images, moving.images)
 
 

@@ -39,6 +39,11 @@ def test_numbers_on_paper() -> None:
     assert spread_of([torch.tensor([[2.0, 0.0]]), torch.ones(1, 3)]).tolist() == [1.0, 0.0]
 
 
+def test_a_hard_choice_among_high_scores_is_still_one() -> None:
+    scores = torch.tensor([[5.0, 4.5, 4.0, 3.5, 3.2, 3.1, 0.0, -1.0]])
+    assert to_gains(scores, [8], "top-k", 0.25)[0].tolist() == [[4.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+
+
 def test_a_gate_is_open_with_the_probit_of_its_score() -> None:
     """Means -1.5, -1 and 0 with std 0.5: Phi(-1) = 0.1587, Phi(0) = 0.5, Phi(2) = 0.9772; of 40,000 draws within 4 deviations."""
     noise = torch.randn(40_000, 3, generator=torch.Generator().manual_seed(0))

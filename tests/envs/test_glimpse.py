@@ -106,6 +106,11 @@ def test_touched_counts_overlap_once_and_ignores_the_outside() -> None:
     assert touched(same_twice, 3, 2, 7, 7).sum() == 36
 
 
+@pytest.mark.parametrize("width", [1290, 1305, 5000])
+def test_a_look_far_away_touches_nothing_however_wide_the_image(width: int) -> None:
+    assert not touched(torch.full((1, 1, 2), 100.0), 12, 4, 20, width).any()
+
+
 def test_touched_is_where_changing_a_pixel_changes_the_glimpse() -> None:
     location = torch.tensor([[0.4, -0.8]])
     mask = touched(location[:, None], 2, 2, 6, 7)[0]

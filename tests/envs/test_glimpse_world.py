@@ -118,6 +118,15 @@ def test_the_world_counts() -> None:
     assert counts.unique_pixels == 8 * 16  # the same 4x4 patch three times
 
 
+def test_a_look_that_was_not_taken_is_not_counted_as_clipped() -> None:
+    small = small_world()
+    world = GlimpseWorld(small.task, small.dataset, small.network, batch_size=8, stop=True)
+    world.reset()
+    for _ in range(world.horizon):
+        world.step(torch.tensor([[9.0, 9.0, 1.0]]).expand(8, 3))
+    assert (world.counts.steps, world.counts.clipped, world.counts.unique_pixels) == (0, 0, 0)
+
+
 def test_a_location_outside_is_clipped_and_counted() -> None:
     world = small_world()
     world.reset(torch.arange(8))

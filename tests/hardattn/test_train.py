@@ -248,6 +248,12 @@ def test_a_run_of_a_version_with_fewer_settings_is_one_with_their_defaults(tmp_p
         train(tiny(), tmp_path, resume=True)
 
 
+def test_other_episodes_of_an_image_are_wanted_before_anything_is_written() -> None:
+    with pytest.raises(UsageError, match=r"baseline=leave-one-out with repeats=1: wanted 2 or more"):
+        tiny("baseline=leave-one-out")
+    assert tiny("baseline=leave-one-out", "repeats=2").train.repeats == 2
+
+
 def test_another_run_and_another_program_s_config_are_not_overwritten(tmp_path: Path) -> None:
     train(tiny(), tmp_path / "a")
     with pytest.raises(UsageError, match=r"holds a run with other settings \(agent_config: std was 0.1, is 0.2\); choose another"):
