@@ -20,7 +20,7 @@ PAGES = {
     "crossover": (
         "Where sampling wins: one 12x12 glimpse on ever larger canvases",
         "hardattn compare ram-cluttered60 --agents reinforce,pathwise --baselines cnn,stn,draw-reader "
-        "--sweep canvas.size=40,60,100 --set scales=2 --set num_glimpses=6 --set augment=0.2 --set evaluations=10 "
+        "--sweep canvas.size=40,60,100,160 --set scales=2 --set num_glimpses=6 --set augment=0.2 --set evaluations=10 "
         "--set pathwise:agent.learning_rate=1e-4 --budget 240000 --out results/crossover",
     ),
     "channels": (
