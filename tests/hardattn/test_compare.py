@@ -243,6 +243,12 @@ def test_a_run_that_fails_is_named_and_the_others_are_trained(tmp_path: Path) ->
     assert (tmp_path / "good" / pool.LOG).exists() and (tmp_path / "bad" / pool.LOG).exists()
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("3", 3), ("", 0), ("many", 0)])
+def test_threads_are_those_asked_for(asked: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert pool._asked_threads() == (threads or pool.cores())
+
+
 def test_no_training_is_left_behind_by_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
