@@ -38,6 +38,8 @@ ROWS = {
     "cluttered: cnn": CLUTTERED + "cnn",
     "cluttered: stn": CLUTTERED + "stn --set localiser_rate=1",
     "cluttered: stn, slow localiser": CLUTTERED + "stn",
+    "cluttered, the paper's networks: cnn": CLUTTERED + "cnn --set layout=paper",
+    "cluttered, the paper's networks: stn": CLUTTERED + "stn --set classifier=paper --set localiser_rate=1",
     **{f"depth: {kind}": FASHION + f"{kind} --set modules=3" for kind in ("none", "residual", "naive")},
     **{
         f"noise {100 * share:.0f} %: {kind}": FASHION + kind + (f" --set label_noise={share}" if share else "")
@@ -92,7 +94,7 @@ def _table(rows: Sequence[dict[str, Any]], errors: dict[str, list[float]]) -> li
 
 def _claims(rows: Sequence[dict[str, Any]], mean: dict[str, float]) -> list[str]:
     lines = []
-    for data in ("rotated", "cluttered"):
+    for data in ("rotated", "cluttered, the paper's networks", "cluttered"):
         transformer = next((name for name in (f"{data}: stn", f"{data}: stn, slow localiser") if name in mean), "")
         if transformer and f"{data}: cnn" in mean:
             ratio = mean[transformer] / mean[f"{data}: cnn"]
