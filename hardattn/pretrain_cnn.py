@@ -29,7 +29,7 @@ from hardattn.evaluate import percent
 from hardattn.experiment import Experiment, check_seed, resolve_device
 from hardattn.settings import OF_CNN, CnnSettings, TrainSettings
 from hardattn.statistics import wilson
-from hardattn.train import Interrupted, Progress, interruptible, may_start
+from hardattn.train import Interrupted, Progress, interruptible, may_start, run_alone
 
 CHECKED = 50  # steps after which the loss is looked at, which makes a GPU wait
 RISING = 0.2  # share of the training in which the step size rises
@@ -75,6 +75,11 @@ class CnnTrainer:
                 self.checkpoint()
                 self._tell(0)
         return self._finish(validation)
+
+    @property
+    def update(self) -> int:
+        """How far its curve goes, which counts epochs."""
+        return self.epoch
 
     def _one_epoch(self, interrupted: Callable[[], bool]) -> float:
         """A pass over the training images in a new order. Returns the mean loss; raises HardattnError when it is not finite."""
@@ -201,16 +206,8 @@ def pretrain_cnn(
 ) -> dict[str, Any]:
     """Train the network of a gating task in a folder; with `resume`, go on from its last epoch. Returns final.json."""
     wanted = experiment.to_json(setup) | {"cnn": dataclasses.asdict(chosen)}
-    checkpoint = folder / results.CHECKPOINT
     final = may_start(folder, setup, wanted, resume, ("task", "cnn", "seed"))
     if final is not None:
         return final
     trainer = CnnTrainer(setup, chosen, folder, watch)
-    with results.held(folder):
-        results.write_json(folder / results.CONFIG, wanted)
-        if resume and checkpoint.exists():
-            trainer.load_state_dict(results.read_state(checkpoint))
-            results.trim_curve(folder / results.CURVE, trainer.epoch)
-        else:
-            (folder / results.CURVE).unlink(missing_ok=True)
-        return trainer.run()
+    return run_alone(trainer, folder, wanted, resume)

@@ -295,11 +295,17 @@ def train(
 
     Raises UsageError if the folder already holds a run and `resume` is off, or if the saved settings differ.
     """
-    checkpoint, wanted = folder / results.CHECKPOINT, experiment.to_json(setup)
+    wanted = experiment.to_json(setup)
     final = may_start(folder, setup, wanted, resume)
     if final is not None:
         return final
     trainer = Trainer(setup, folder, watch)  # before anything is written: what it refuses must not occupy the folder
+    return run_alone(trainer, folder, wanted, resume)
+
+
+def run_alone(trainer: Any, folder: Path, wanted: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """Train where no other process does, with `resume` from the folder's checkpoint if it has one. Returns final.json."""
+    checkpoint = folder / results.CHECKPOINT
     with results.held(folder):
         results.write_json(folder / results.CONFIG, wanted)
         if resume and checkpoint.exists():
@@ -307,7 +313,8 @@ def train(
             results.trim_curve(folder / results.CURVE, trainer.update)
         else:
             (folder / results.CURVE).unlink(missing_ok=True)
-        return trainer.run()
+        final: dict[str, Any] = trainer.run()
+        return final
 
 
 def check_origin(state: dict[str, Any], setup: Experiment, data_sha256: str, folder: Path) -> None:

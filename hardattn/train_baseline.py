@@ -30,7 +30,7 @@ from hardattn.evaluate import is_wrong, percent
 from hardattn.experiment import Experiment, check_seed, resolve_device
 from hardattn.settings import TrainSettings
 from hardattn.statistics import wilson
-from hardattn.train import Interrupted, Progress, check_origin, interruptible, may_start
+from hardattn.train import Interrupted, Progress, check_origin, interruptible, may_start, run_alone
 
 BATCH = 500  # images side by side where nothing is learned
 CHECKED = 50  # steps after which the loss is looked at, which makes a GPU wait
@@ -322,13 +322,4 @@ def train_baseline(
     final = may_start(folder, setup, wanted, resume)
     if final is not None:
         return final
-    trainer = BaselineTrainer(setup, folder, watch)
-    checkpoint = folder / results.CHECKPOINT
-    with results.held(folder):
-        results.write_json(folder / results.CONFIG, wanted)
-        if resume and checkpoint.exists():
-            trainer.load_state_dict(results.read_state(checkpoint))
-            results.trim_curve(folder / results.CURVE, trainer.update)
-        else:
-            (folder / results.CURVE).unlink(missing_ok=True)
-        return trainer.run()
+    return run_alone(BaselineTrainer(setup, folder, watch), folder, wanted, resume)
