@@ -25,7 +25,6 @@ class Crops:
         height, width = self.source.images.shape[2:]
         if not 1 <= self.size <= min(height, width):
             raise UsageError(f"crop={self.size}: images of {self.source.name} are {height} x {width}; wanted no larger a window")
-
         if self.source.in_place:
             raise UsageError(f"crop={self.size}: where things lie in images of {self.source.name} says something; wanted crop=0")
 

@@ -548,7 +548,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        print(f"hardattn: cannot write {error.filename or 'there'}: {error.strerror}", file=sys.stderr)
+        print(f"hardattn: cannot use {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
