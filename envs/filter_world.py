@@ -6,6 +6,7 @@ for the rounding of a convolution that is taken apart, which is done only to tra
 """
 
 import math
+import sys
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, 
 
 NOT_FINITE = "action: got NaN or infinity, wanted scores of feature maps; look at the policy's last update"
 MANY = 8  # repeats from which taking a convolution apart costs less than doing it for every row
+CACHED = 200  # rows that go through at once on a CPU, whose caches more would leave: 2000 at once take nearly twice as long a row
 
 
 class FilterWorld:
@@ -70,6 +72,7 @@ class FilterWorld:
         self.horizon, self.batch_size, self.repeats, self.stop = task.num_glimpses, batch_size, repeats, False
         self.attention, self.augment, self.progress = attention, augment, 0.0
         self._bf16 = use_bf16(precision, self.device)
+        self._at_once = CACHED if self.device.type == "cpu" else sys.maxsize
         self._counts = network.gain_counts(self.gating.where, self.gating.first)
         self.action_space = spaces.Box(-LIMIT, LIMIT, (sum(self._counts),), np.float32)
         maps = sum(network.mean_counts(self.gating.first))
@@ -93,8 +96,7 @@ class FilterWorld:
         self.hits: list[Tensor] = []
         self.gains: list[list[Tensor]] = []  # for each pass, a tensor [B, maps] for each layer
         with torch.no_grad(), self._autocast():
-            linear = self.network.begin(shown.images, self.gating.first)
-            seen = self.network.finish(linear, None, self.gating.where, self.gating.first)
+            linear, seen = self._first_pass(shown.images)
             many = self._splits and self.repeats >= MANY and self.attention == "hard"
             self._split: Split | None = self.network.split(linear, self.gating.first) if many else None
             self._linear = None if many else self._repeated(linear)
@@ -188,11 +190,30 @@ class FilterWorld:
         self._pass.load_state_dict(state)
         self._tally = state["tally"].to(self.device, copy=True)
 
+    def _first_pass(self, images: Tensor) -> tuple[Tensor, Seen]:
+        """What no gain touches, and the network as it is: images [n, C, H, W], before they are repeated."""
+        linear, seen = [], []
+        for part in images.split(self._at_once):
+            linear.append(self.network.begin(part, self.gating.first))
+            seen.append(self.network.finish(linear[-1], None, self.gating.where, self.gating.first))
+        return torch.cat(linear), _joined(seen)
+
     def _through(self, gains: list[Tensor]) -> Seen:
-        if self._split is not None:
-            return self.network.finish_split(self._split, gains, self.gating.where, self.gating.first)
-        assert self._linear is not None
-        return self.network.finish(self._linear, gains, self.gating.where, self.gating.first)
+        """A pass with gains, each [B, maps]."""
+        if self._split is None:
+            assert self._linear is not None
+            rows = zip(self._linear.split(self._at_once), *(gain.split(self._at_once) for gain in gains), strict=True)
+            return _joined([self.network.finish(part, scales, self.gating.where, self.gating.first) for part, *scales in rows])
+        images = max(1, self._at_once // self.repeats)
+        whole = zip(
+            *(part.split(images) for part in self._split), *(gain.split(images * self.repeats) for gain in gains), strict=True
+        )
+        return _joined(
+            [
+                self.network.finish_split(Split(means, parts), scales, self.gating.where, self.gating.first)
+                for means, parts, *scales in whole
+            ]
+        )
 
     def _repeated(self, rows: Tensor) -> Tensor:
         return rows.repeat_interleave(self.repeats, dim=0) if self.repeats > 1 else rows
@@ -222,3 +243,8 @@ class FilterWorld:
         if self._step == self.horizon:
             raise ValueError(f"step() after the last of {self.horizon} passes: call reset() to show new images")
         self._tally[4] += not_finite(action, len(self.labels), self, NOT_FINITE)
+
+
+def _joined(parts: list[Seen]) -> Seen:
+    """What batches have left behind, as of one."""
+    return Seen(*(torch.cat(each) for each in zip(*parts, strict=True))) if len(parts) > 1 else parts[0]

@@ -12,7 +12,7 @@ from hardattn.agents.base import collect
 from hardattn.agents.fixed import Centre
 from hardattn.agents.pathwise import Pathwise, PathwiseConfig
 from hardattn.agents.snes import SNES, SnesConfig
-from hardattn.envs import cnn
+from hardattn.envs import cnn, filter_world
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import UsageError
 from hardattn.envs.filter_world import FilterWorld
@@ -97,6 +97,20 @@ def test_a_folded_population_equals_its_members_alone(kind: str, gating: dict[st
         assert (seen - alone.observations).abs().max() < 1e-5 * seen.abs().max() + 1e-5
         assert (together.logits[k::10] - alone.logits).abs().max() < 1e-5 * alone.logits.abs().max() + 1e-5
         assert torch.allclose(together.rewards[k::10], alone.rewards, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("repeats", "kind"), [(1, "small"), (10, "small"), (10, "maxout")])
+def test_rows_that_go_through_in_parts_come_out_the_same(monkeypatch: pytest.MonkeyPatch, repeats: int, kind: str) -> None:
+    made = {}
+    for cached in (3, 25, 1000):
+        monkeypatch.setattr(filter_world, "CACHED", cached)
+        made[cached] = world(kind, batch_size=4 * repeats, repeats=repeats)
+        made[cached].reset(torch.arange(4))
+    listen = scores(made[3], 4 * repeats)
+    steps = {cached: one.step(listen) for cached, one in made.items()}
+    for cached in (3, 25):
+        assert torch.allclose(steps[cached].observation, steps[1000].observation, rtol=1e-5, atol=1e-4)
+        assert torch.allclose(steps[cached].logits, steps[1000].logits, rtol=1e-5, atol=1e-4)
 
 
 def test_observations_name_their_parts() -> None:
