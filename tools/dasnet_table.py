@@ -47,6 +47,7 @@ ROWS = {
     "spoiled: reinforce": SPOILED + "reinforce --set episodes=40000",
     "spoiled: snes": SPOILED + "snes --set policy=projected --set batch_size=1600 --set episodes=192000",
     "spoiled: snes, last block": SPOILED + LAST,
+    "spoiled: snes, last block, small steps": SPOILED + LAST + " --set agent.learning_rate=0.2 --set episodes=4800000",
     "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
     "maxout: snes, last two layers": CLEAN + "snes --set first=1" + MAXOUT,
 }
