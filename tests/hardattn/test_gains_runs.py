@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ from hardattn.experiment import build
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six binary files of 60 pictures: each class is a bright block at its own place, in its own colour, over noise."""
     monkeypatch.setenv("HARDATTN_DATA_DIR", str(tmp_path))
+    write_pictures(tmp_path)
+    return tmp_path
+
+
+def write_pictures(folder: Path) -> None:
+    """The six files."""
     random = np.random.default_rng(0)
     for name in (*TRAIN, *TEST):
         labels = np.arange(60, dtype=np.uint8) % 10
@@ -30,17 +37,26 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             row, column = divmod(int(label), 4)
             image[int(label) % 3, row * 10 : row * 10 + 10, column * 8 : column * 8 + 8] = 250
         records = np.concatenate([labels[:, None], images.reshape(60, -1)], axis=1)
-        (tmp_path / "cifar10").mkdir(exist_ok=True)
-        (tmp_path / "cifar10" / name).write_bytes(records.tobytes())
-    return tmp_path
+        (folder / "cifar10").mkdir(exist_ok=True)
+        (folder / "cifar10" / name).write_bytes(records.tobytes())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network trained on them for four passes, once for all tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_pictures(folder)
+    words = ["pretrain", "dasnet-cifar10", "--cnn", "small", "--out", str(folder / "net")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARDATTN_DATA_DIR", str(folder))
+        main([*words, "--set", "epochs=4", "--set", "cnn.batch_size=27", "--set", "cnn.learning_rate=0.05"])
+    return folder / "net"
 
 
 @pytest.fixture
-def network(data: Path) -> Path:
-    """A network trained on them for four passes."""
-    words = ["pretrain", "dasnet-cifar10", "--cnn", "small", "--out", str(data / "net")]
-    main([*words, "--set", "epochs=4", "--set", "cnn.batch_size=27", "--set", "cnn.learning_rate=0.05"])
-    return data / "net"
+def network(data: Path, trained: Path) -> Path:
+    """A copy of it beside this test's own data."""
+    return Path(shutil.copytree(trained, data / "net"))
 
 
 def run(network: Path, out: str, *more: str) -> list[str]:
