@@ -196,7 +196,7 @@ class FilterWorld:
         for part in images.split(self._at_once):
             linear.append(self.network.begin(part, self.gating.first))
             seen.append(self.network.finish(linear[-1], None, self.gating.where, self.gating.first))
-        return torch.cat(linear), _joined(seen)
+        return torch.cat(linear) if len(linear) > 1 else linear[0], _joined(seen)
 
     def _through(self, gains: list[Tensor]) -> Seen:
         """A pass with gains, each [B, maps]."""
