@@ -7,6 +7,7 @@ for the rounding of a convolution that is taken apart, which is done only to tra
 
 import math
 import sys
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -200,20 +201,17 @@ class FilterWorld:
 
     def _through(self, gains: list[Tensor]) -> Seen:
         """A pass with gains, each [B, maps]."""
+        images = max(1, self._at_once // self.repeats)
+        scales = zip(*(gain.split(images * self.repeats) for gain in gains), strict=True)
+        finish: Callable[..., Seen] = self.network.finish
+        parts: Iterable[Tensor | Split]
         if self._split is None:
             assert self._linear is not None
-            rows = zip(self._linear.split(self._at_once), *(gain.split(self._at_once) for gain in gains), strict=True)
-            return _joined([self.network.finish(part, scales, self.gating.where, self.gating.first) for part, *scales in rows])
-        images = max(1, self._at_once // self.repeats)
-        whole = zip(
-            *(part.split(images) for part in self._split), *(gain.split(images * self.repeats) for gain in gains), strict=True
-        )
-        return _joined(
-            [
-                self.network.finish_split(Split(means, parts), scales, self.gating.where, self.gating.first)
-                for means, parts, *scales in whole
-            ]
-        )
+            parts = self._linear.split(images * self.repeats)
+        else:
+            finish, parts = self.network.finish_split, map(Split, *(each.split(images) for each in self._split))
+        heard = zip(parts, scales, strict=True)
+        return _joined([finish(part, list(scale), self.gating.where, self.gating.first) for part, scale in heard])
 
     def _repeated(self, rows: Tensor) -> Tensor:
         return rows.repeat_interleave(self.repeats, dim=0) if self.repeats > 1 else rows

@@ -1,6 +1,5 @@
 """The data of a task: its images as they are, or strewn on canvases, or the starts of its games; and its network and world."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,10 +90,7 @@ def training_data(task: Task, label_noise: float = 0.0) -> Data:
 
 
 def _held_out(task: Task, split: str) -> Pictures:
-    """What a task of gains shows: of the images that its CNN has not seen, four fifths are "train", the rest "validation".
-
-    With `learns_from="all"` the CNN's own training images are "train" too.
-    """
+    """What a task of gains shows: of the images that its CNN has not seen, four fifths are "train", the rest "validation"."""
     assert task.gating is not None
     if split not in datasets.SPLITS:
         raise unknown("split", split, datasets.SPLITS)
@@ -104,11 +100,6 @@ def _held_out(task: Task, split: str) -> Pictures:
         held = datasets.load(task.dataset, "validation")
         count = len(held) * 4 // 5
         images = held.take(torch.arange(count) if split == "train" else torch.arange(count, len(held)))
-        if split == "train" and task.gating.learns_from == "all":
-            known = datasets.load(task.dataset, "train")
-            images = replace(
-                known, images=torch.cat([known.images, images.images]), labels=torch.cat([known.labels, images.labels])
-            )
     return Pictures(images, task.gating.corruption, task.gating.strength)
 
 

@@ -117,11 +117,9 @@ class GatingConfig:
     """What spoils each image before it is shown; all spoils a quarter of a batch with each."""
     strength: int = 0
     """How strong that is, 1 to 5; 0 draws a strength for each image."""
-    learns_from: Literal["held-out", "all"] = "held-out"
-    """Which images teach the policy: those that the network was not trained on, or these and those that it was."""
 
     def __post_init__(self) -> None:
-        for name in ("cnn", "rule", "where", "corruption", "learns_from"):
+        for name in ("cnn", "rule", "where", "corruption"):
             known = GatingConfig.__annotations__[name].__args__
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)

@@ -1,6 +1,5 @@
 """From CIFAR-10's binary files to a trained population: pretrain, train, evaluate and resume on small files made by code."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +12,6 @@ from hardattn import results
 from hardattn.cli import main
 from hardattn.envs.cifar10 import RECORD, TEST, TRAIN, cifar10, read_records
 from hardattn.envs.errors import HardattnError, UsageError
-from hardattn.envs.pictures import Pictures
-from hardattn.envs.task_data import fixed_data, training_data
-from hardattn.envs.tasks import find_task
 from hardattn.experiment import build
 
 
@@ -77,18 +73,6 @@ def test_records_become_pictures_and_the_last_are_held_out(data: Path) -> None:
     )
     last = (data / "cifar10" / TRAIN[-1]).read_bytes()[-RECORD:]
     assert last[0] == int(held.labels[-1]) and last[-1] == int(held.images[-1, 2, 31, 31])
-
-
-def test_the_networks_own_images_can_teach_the_policy_too(data: Path) -> None:
-    task = find_task("dasnet-cifar10")
-    assert task.gating is not None
-    both = dataclasses.replace(task, gating=dataclasses.replace(task.gating, learns_from="all"))
-    held, every = training_data(task), training_data(both)
-    assert isinstance(held, Pictures) and isinstance(every, Pictures)
-    assert (len(held), len(every)) == (24, 270 + 24)
-    assert torch.equal(every.source.images[270:], held.source.images) and torch.equal(every.labels[270:], held.labels)
-    assert torch.equal(every.source.images[:270], cifar10("train").images)
-    assert fixed_data(both, "validation").sha256() == fixed_data(task, "validation").sha256()
 
 
 def test_files_that_are_cut_foreign_or_missing_are_named(data: Path) -> None:
