@@ -29,7 +29,7 @@ from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, 
 
 NOT_FINITE = "action: got NaN or infinity, wanted scores of feature maps; look at the policy's last update"
 MANY = 8  # repeats from which taking a convolution apart costs less than doing it for every row
-CACHED = 200  # rows that go through at once on a CPU, whose caches more would leave: 2000 at once take up to twice as long a row
+CACHED = 200  # rows that go through at once on a CPU, whose caches more would leave: 2000 at once take a third longer a row
 
 
 class FilterWorld:
