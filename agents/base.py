@@ -43,6 +43,7 @@ class Rollout:
     actions: Tensor  # [B, T, A] float, or [B, T] int64
     rewards: Tensor  # [B, T]
     logits: Tensor  # [B, T, K], after each action
+    states: Tensor | None = None  # [B, T, S], the world's own state before each action, where it tells one
 
 
 def collect(agent: Agent, world: World, greedy: bool = False, indices: Tensor | None = None) -> Rollout:
@@ -54,8 +55,9 @@ def collect(agent: Agent, world: World, greedy: bool = False, indices: Tensor | 
         agent.watch(world)
     observation = world.reset(indices)
     memory = agent.begin(len(observation))
-    seen, actions, rewards, logits = [], [], [], []
+    seen, actions, rewards, logits, states = [], [], [], [], []
     for _ in range(world.horizon):
+        states += [world.state] if hasattr(world, "state") else []
         action, memory = agent.act(observation, memory, greedy)
         step = world.step(action)
         seen.append(observation)
@@ -63,7 +65,8 @@ def collect(agent: Agent, world: World, greedy: bool = False, indices: Tensor | 
         rewards.append(step.reward)
         logits.append(step.logits)
         observation = step.observation
-    return Rollout(*(torch.stack(parts, dim=1) for parts in (seen, actions, rewards, logits)))
+    observations, acted, paid, said = (torch.stack(parts, dim=1) for parts in (seen, actions, rewards, logits))
+    return Rollout(observations, acted, paid, said, torch.stack(states, dim=1) if states else None)
 
 
 def action_width(space: spaces.Space[Any]) -> int:

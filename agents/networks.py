@@ -14,6 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from hardattn.agents.base import action_width
+from hardattn.envs.action import Action
 
 
 def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Sequential:
@@ -23,6 +24,13 @@ def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.G
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(first, nn.ReLU(), last)
+
+
+def gaussian_log_prob(value: Tensor, mean: Tensor, std: float) -> Tensor:
+    """Log N(value; mean, std^2), summed over coordinates: [..., A], [..., A] -> [...]."""
+    z = (value - mean) / std
+    constant = math.log(std) + 0.5 * math.log(2 * math.pi)
+    return -(0.5 * z.square() + constant).sum(dim=-1)
 
 
 START = 0.1  # the gain of a policy's last layer: begin near the middle of the action space, but not with the same action everywhere
@@ -59,9 +67,7 @@ class GaussianPolicy(nn.Module):
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log pi(action | observation), summed over coordinates: [..., D], [..., A] -> [...]."""
-        z = (action.detach() - self.mean(observation)) / self.std
-        constant = math.log(self.std) + 0.5 * math.log(2 * math.pi)
-        return -(0.5 * z.square() + constant).sum(dim=-1)
+        return gaussian_log_prob(action.detach(), self.mean(observation), self.std)
 
     def entropy(self, observation: Tensor) -> Tensor:
         """Entropy of the Gaussian in nats: [..., D] -> [...]; the same everywhere, as `std` is."""
@@ -100,6 +106,56 @@ class CategoricalPolicy(nn.Module):
         return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
+class MixedPolicy(nn.Module):
+    """Of an action that ends in scores of choices: pi(a | o) = N(places; mean(o), std^2) softmax(logits(o))[choice].
+
+    An action holds the places, then 1 for the choice and 0 for each other. Noise on scores would explore choices too, but most of
+    it changes none.
+    """
+
+    def __init__(
+        self, observation: int, space: Action, hidden: int, std: float, generator: torch.Generator, start: float = START
+    ) -> None:
+        super().__init__()
+        self.std, self.choices = std, space.choices
+        self.net = mlp(observation, hidden, action_width(space), start, generator)
+        self.register_buffer("reach", torch.as_tensor(space.high[: -space.choices]), persistent=False)
+        self.reach: Tensor
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gaussian's mean and the choices' logits."""
+        places, logits = self.net(observation).tensor_split([-self.choices], dim=-1)
+        return self.reach * torch.tanh(places), logits
+
+    def mean(self, observation: Tensor) -> Tensor:
+        """[..., D] -> the middle of the Gaussian and the most likely choice [..., A]: the greedy action."""
+        places, logits = self(observation)
+        return self._joined(places, logits.argmax(dim=-1))
+
+    def sample(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """[..., D] -> a draw [..., A], without gradient, its places not clipped to the bounds."""
+        with torch.no_grad():
+            places, logits = self(observation)
+            drawn = torch.multinomial(logits.softmax(dim=-1).flatten(0, -2), 1, generator=generator)
+            noise = torch.randn(places.shape, generator=generator, device=places.device)
+            return self._joined(places + self.std * noise, drawn.view(logits.shape[:-1]))
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Log pi(action | observation): [..., D], [..., A] -> [...]."""
+        (places, logits), action = self(observation), action.detach()
+        looked, scores = action.tensor_split([-self.choices], dim=-1)
+        chosen = F.log_softmax(logits, dim=-1).gather(-1, scores.argmax(dim=-1, keepdim=True))[..., 0]
+        return gaussian_log_prob(looked, places, self.std) + chosen
+
+    def entropy(self, observation: Tensor) -> Tensor:
+        """Entropy of the choice in nats: [..., D] -> [...]; that of the places is the same everywhere, as `std` is."""
+        log_probs = F.log_softmax(self(observation)[1], dim=-1)
+        return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+    def _joined(self, places: Tensor, choice: Tensor) -> Tensor:
+        return torch.cat([places, F.one_hot(choice, self.choices).to(places.dtype)], dim=-1)
+
+
 class Critic(nn.Module):
     """b_t, what is expected from here on: a linear function of the observation, zero at the start (Mnih et al. 2014, section 3)."""
 
@@ -113,13 +169,28 @@ class Critic(nn.Module):
         return observation @ self.weight + self.bias
 
 
-Policy = GaussianPolicy | CategoricalPolicy
+class StateCritic(nn.Module):
+    """What is expected from here on, judged by the world's own state with a hidden layer; zero at the start."""
+
+    def __init__(self, state: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.net = mlp(state, hidden, 1, 0.0, generator)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """[..., S] -> [...]."""
+        value: Tensor = self.net(state)[..., 0]
+        return value
+
+
+Policy = GaussianPolicy | CategoricalPolicy | MixedPolicy
 
 
 def make_policy(
     width: int, action: spaces.Space[Any], hidden: int, std: float, generator: torch.Generator, start: float = START
 ) -> Policy:
-    """The policy of `width` features for an action space: Gaussian with fixed `std` for a Box, categorical for a Discrete.
+    """The policy of `width` features for an action space.
+
+    Gaussian with fixed `std` for a Box, categorical for a Discrete, both for an Action.
 
     `start` is the gain of its last layer; 0 begins in the middle of a Box whatever is seen.
 
@@ -127,6 +198,8 @@ def make_policy(
     """
     if isinstance(action, spaces.Discrete):
         return CategoricalPolicy(width, action, hidden, generator, start)
+    if isinstance(action, Action):
+        return MixedPolicy(width, action, hidden, std, generator, start)
     if isinstance(action, spaces.Box):
         return GaussianPolicy(width, action, hidden, std, generator, start)
     raise ValueError(f"action space: got {action}, wanted a flat Box or a Discrete")

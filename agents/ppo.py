@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from hardattn.agents import losses
 from hardattn.agents.base import collect
-from hardattn.agents.networks import START, Critic, make_policy
+from hardattn.agents.networks import START, Critic, StateCritic, make_policy
 from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
+from hardattn.envs.observation import Observation
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
@@ -36,6 +37,9 @@ class PPOConfig:
     """What decides: a layer on the observation, or an LSTM over all observations that begins from the context, if there is one."""
     lstm_width: int = 128
     """Units of that LSTM."""
+    critic: Literal["features", "state"] = "features"
+    """What the critic reads: what the policy has made of its observations, or the world's own state, where it tells one (`catch`).
+    The policy never sees that, and it plays without the critic (Pinto et al. 2017)."""
     epochs: int = 4
     """How often each batch of episodes is gone over."""
     minibatches: int = 4
@@ -83,9 +87,16 @@ class PPO:
         self.policy = make_policy(
             self.body.features, action_space, self.config.hidden, self.config.std, init, self.config.start
         ).to(device)
-        self.critic = Critic(self.body.features).to(device)
+        self.critic = self._new_critic(observation_space, init).to(device)
         self.parameters = [*self.policy.parameters(), *self.critic.parameters(), *self.body.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)
+
+    def _new_critic(self, space: spaces.Box, generator: torch.Generator) -> Critic | StateCritic:
+        if self.config.critic == "features":
+            return Critic(self.body.features)
+        if not isinstance(space, Observation) or not space.state:
+            raise UsageError("ppo: critic=state, but this task's world tells no state; wanted critic=features")
+        return StateCritic(space.state, self.config.hidden, generator)
 
     def begin(self, batch_size: int) -> Memory:
         """Nothing remembered: an LSTM starts from zeros or from the context, and a plain policy needs no memory."""
@@ -101,15 +112,17 @@ class PPO:
         """Play one batch of episodes and take epochs x minibatches gradient steps."""
         rollout = collect(self, world)
         observations, actions = rollout.observations, rollout.actions
+        states = rollout.states if self.config.critic == "state" else None
         with torch.no_grad():
             seen = self.body.unroll(observations)
-            values = self.critic(seen)  # [B, T]
+            values = self.critic(seen if states is None else states)  # [B, T]
             old_log_probs = self.policy.log_prob(seen, actions)
         advantages = losses.generalised_advantages(rollout.rewards, values, self.config.discount, self.config.decay)
         returns, advantages = advantages + values, losses.standardise(advantages)
         if not self.body.recurrent:  # then each look stands for itself: [B*T, ...]
             returns, advantages, old_log_probs = returns.flatten(), advantages.flatten(), old_log_probs.flatten()
             observations, actions = observations.flatten(0, 1), actions.flatten(0, 1)
+            states = None if states is None else states.flatten(0, 1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
         history = []
@@ -118,7 +131,8 @@ class PPO:
             for part in order.tensor_split(min(self.config.minibatches, len(order))):
                 seen = self.body.unroll(observations[part])
                 log_probs = self.policy.log_prob(seen, actions[part])
-                history.append(self._step(seen, log_probs, old_log_probs[part], advantages[part], returns[part]))
+                values = self.critic(seen.detach() if states is None else states[part])
+                history.append(self._step(seen, log_probs, old_log_probs[part], advantages[part], values, returns[part]))
         policy_loss, value_loss, norm, divergence = torch.stack(history).mean(dim=0).tolist()
         return {
             "policy_loss": policy_loss,
@@ -128,14 +142,16 @@ class PPO:
             "return": float(rollout.rewards.sum(dim=1).mean()),
         }
 
-    def _step(self, seen: Tensor, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, returns: Tensor) -> Tensor:
+    def _step(
+        self, seen: Tensor, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, values: Tensor, returns: Tensor
+    ) -> Tensor:
         """One gradient step on a minibatch: [N] looks, or [N, T] of whole episodes.
 
         Returns policy loss, value loss, gradient norm and divergence [4].
         """
         config = self.config
         policy_loss = losses.clipped_surrogate_loss(log_probs, old_log_probs, advantages, config.clip)
-        value_loss = losses.value_loss(self.critic(seen.detach()), returns)
+        value_loss = losses.value_loss(values, returns)
         loss = policy_loss + config.value_weight * value_loss
         if config.entropy_weight:
             loss = loss - config.entropy_weight * self.policy.entropy(seen).mean()

@@ -7,11 +7,11 @@ to the agent as they are, it must remember them itself (`policy=lstm`), and only
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hardattn.envs import catch, glimpse
+from hardattn.envs.action import Action
 from hardattn.envs.catch import Games
 from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
@@ -64,19 +64,21 @@ class CatchWorld:
         self.progress = 0.0
         self._reach = 0.5 / task.unit
         high = np.array([self._reach] * 2 + [1.0] * len(catch.MOVES), np.float32)
-        self.action_space = spaces.Box(-high, high)
+        self.action_space = Action(high, choices=len(catch.MOVES))
         self.observation_space = Observation(
             {
                 "glimpse": (task.scales, 1, task.size, task.size),
                 "location": (2,),
                 "move": (len(catch.MOVES),),
                 "clock": (self.horizon,),
-            }
+            },
+            state=2 * self.game.size + self.horizon,
         )
         self._moves = torch.tensor(catch.MOVES, device=self.device)
         # A coarse pixel tells how many white ones it covers: their mean would make a ball of one pixel all but invisible.
         self._area = (4.0 ** torch.arange(task.scales, device=self.device))[:, None, None, None]
         self._clock = torch.eye(self.horizon, device=self.device)
+        self._offsets = torch.eye(2 * self.game.size, device=self.device)
         # Games, frames, caught, unique pixels, clipped, frames with the ball in the finest patch, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
 
@@ -123,6 +125,17 @@ class CatchWorld:
     def loss(self) -> Tensor:
         """Nothing learns here but the agent: zero."""
         return torch.zeros((), device=self.device)
+
+    @property
+    def state(self) -> Tensor:
+        """All that matters to how a game ends, for a critic: [B, 2 size + T] indicators. Ask before the last frame.
+
+        How many columns to the right of the paddle the ball will come down (-size to size - 1), and the frame's number.
+        """
+        size, frame = self.game.size, len(self.locations)
+        landing = catch.ball_column(self._start, self._slope, self.horizon, size)
+        offset = self._offsets[landing - self._paddle + size]
+        return torch.cat([offset, self._clock[frame].expand(len(offset), -1)], dim=1)
 
     @property
     def right(self) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor
 class Observation(spaces.Box):
     """A flat Box [D] made of named parts, one after the other: {"core": (256,), "location": (2,), "context": (1, 20, 20)}.
 
-    To whoever does not ask for the parts it is a Box as any other.
+    To whoever does not ask for the parts it is a Box as any other. `state` is how many numbers the world's own `state` has, of
+    which an agent sees nothing and which a critic may read in training; 0 where the world tells none.
     """
 
-    def __init__(self, parts: dict[str, tuple[int, ...]]) -> None:
-        self.parts = dict(parts)
+    def __init__(self, parts: dict[str, tuple[int, ...]], state: int = 0) -> None:
+        self.parts, self.state = dict(parts), state
         super().__init__(-np.inf, np.inf, (sum(math.prod(shape) for shape in parts.values()),), np.float32)
 
     def split(self, observation: Tensor) -> dict[str, Tensor]:

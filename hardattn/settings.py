@@ -131,8 +131,9 @@ TWO: dict[str, Any] = DRAM | {
     "agent.learning_rate": 1e-4,
 }
 
-# Nothing but the end of a game pays: many games a batch. 800,000 games are 18 million frames; the paper has 20 million.
-CATCH = {"agent.policy": "lstm", "train.batch_size": 1024}
+# Nothing but the end of a game pays: many games a batch, and a critic that knows how each stands (results/dram.md). 800,000 games
+# are 18 million frames; the paper has 20 million.
+CATCH = {"agent.policy": "lstm", "agent.critic": "state", "train.batch_size": 1024}
 
 # Only what the frozen network was not trained on teaches, 4,000 images, shifted and mirrored: 60 passes over them.
 GAINS = {

@@ -6,7 +6,8 @@ import torch
 from gymnasium import spaces
 
 from hardattn.agents.base import action_width
-from hardattn.agents.networks import CategoricalPolicy, Critic, GaussianPolicy, make_policy
+from hardattn.agents.networks import CategoricalPolicy, Critic, GaussianPolicy, MixedPolicy, make_policy
+from hardattn.envs.action import Action
 
 PLANE = spaces.Box(-1, 1, (2,), np.float32)
 
@@ -58,6 +59,38 @@ def test_categorical_log_probs_sum_to_one_and_samples_follow_them() -> None:
     torch.testing.assert_close(draws.bincount(minlength=3) / 20_000, probabilities, atol=0.02, rtol=0)
     assert int(policy.mean(observation[:1])) == int(probabilities.argmax())
     assert policy.sample(torch.randn(2, 4, 5), generator()).shape == (2, 4)
+
+
+def mixed() -> MixedPolicy:
+    """Two places up to 2 and 3, and three choices."""
+    return MixedPolicy(5, Action(np.array([2, 3, 1, 1, 1], np.float32), choices=3), 8, 0.5, generator(), start=2.0)
+
+
+def test_a_mixed_policy_is_a_gaussian_times_a_softmax() -> None:
+    policy, observation = mixed(), torch.randn(1, 5, generator=generator()).expand(20_000, 5)
+    places, logits = policy(observation[:1])
+    draws = policy.sample(observation, generator())
+    assert not draws.requires_grad and bool((draws[:, 2:].sum(dim=1) == 1).all())
+    torch.testing.assert_close(draws[:, 2:].mean(dim=0), logits[0].softmax(dim=0).detach(), atol=0.02, rtol=0)
+    torch.testing.assert_close(draws[:, :2].mean(dim=0), places[0].detach(), atol=0.02, rtol=0)
+    assert draws[:, :2].std(dim=0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+    told = torch.distributions.Normal(places, 0.5).log_prob(draws[:3, :2]).sum(dim=1)
+    told = told + torch.distributions.Categorical(logits=logits).log_prob(draws[:3, 2:].argmax(dim=1))
+    torch.testing.assert_close(policy.log_prob(observation[:3], draws[:3]), told)
+    torch.testing.assert_close(policy.entropy(observation[:1]), torch.distributions.Categorical(logits=logits).entropy())
+
+
+def test_a_mixed_policy_acts_greedily_within_bounds_and_every_weight_learns() -> None:
+    policy, observation = mixed(), 1000 * torch.randn(4, 6, 5, generator=generator())
+    greedy = policy.mean(observation)
+    places, logits = policy(observation)
+    assert greedy.shape == (4, 6, 5) and torch.equal(greedy[..., :2], places)
+    assert torch.equal(greedy[..., 2:].argmax(dim=-1), logits.argmax(dim=-1))
+    assert bool((greedy[..., :2].abs() <= torch.tensor([2.0, 3.0])).all())
+    made = make_policy(5, Action(np.ones(5, np.float32), choices=3), 8, 0.5, generator())
+    seen = torch.randn(7, 5)
+    made.log_prob(seen, made.sample(seen, generator())).sum().backward()
+    assert isinstance(made, MixedPolicy) and all(bool(weight.grad.abs().sum() > 0) for weight in made.parameters())  # type: ignore[union-attr]
 
 
 def test_critic_is_linear_and_starts_at_zero() -> None:

@@ -1,5 +1,6 @@
 """PPO as a whole: what an update changes, and the special cases that it contains."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,12 @@ import torch
 from gymnasium import spaces
 
 from hardattn.agents.base import collect
+from hardattn.agents.networks import StateCritic
 from hardattn.agents.ppo import PPO, PPOConfig
+from hardattn.envs.catch import draw_games
+from hardattn.envs.catch_world import CatchWorld
 from hardattn.envs.errors import UsageError
+from hardattn.envs.tasks import CatchConfig, get_task
 from hardattn.testing import small_world
 
 
@@ -58,8 +63,27 @@ def test_it_takes_discrete_choices_and_their_entropy() -> None:
         before = agent.policy.entropy(seen).mean()
         old = agent.policy.log_prob(seen, action)
     for _ in range(50):
-        agent._step(seen, agent.policy.log_prob(seen, action), old, torch.zeros(len(seen)), torch.zeros(len(seen)))
+        agent._step(seen, agent.policy.log_prob(seen, action), old, *torch.zeros(3, len(seen)))
     assert agent.policy.entropy(seen).mean() > before
+
+
+def test_a_critic_of_the_state_learns_what_a_game_is_worth() -> None:
+    game = CatchConfig(size=12)
+    world = CatchWorld(replace(get_task("catch"), catch=game, num_glimpses=11), draw_games(game, 0, 4096), batch_size=512)
+    agent = new_agent(world, critic="state", learning_rate=3e-2)
+    assert isinstance(agent.critic, StateCritic) and not agent.critic(torch.rand(5, 24 + 11)).any()
+    for _ in range(12):
+        agent.update(world)
+    last = torch.zeros(3, 24 + 11)
+    last[:, -1] = 1  # the last move is still to come
+    last[range(3), [12 + 0, 12 + 1, 12 + 6]] = 1  # staying catches; staying catches, too; nothing does
+    here, near, far = agent.critic(last).tolist()
+    assert min(here, near) > 0.4 and abs(far) < 0.1
+
+
+def test_a_critic_of_the_state_wants_a_world_that_tells_one() -> None:
+    with pytest.raises(UsageError, match="critic=state, but this task's world tells no state; wanted critic=features"):
+        new_agent(small_world(), critic="state")
 
 
 def test_perception_gets_no_gradient_from_it() -> None:

@@ -41,6 +41,23 @@ def test_balls_fall_as_the_slow_reference_has_it() -> None:
     assert catch.ball_column(torch.tensor([0.0]), torch.tensor([-1.0]), 3, 24).tolist() == [3]  # off the left wall
 
 
+def test_its_state_tells_where_the_ball_comes_down_and_how_far_that_is_from_the_paddle() -> None:
+    games = Games(
+        torch.tensor([[3.0, 0.0, 10.0], [0.0, 1.0, 0.0], [0.0, -0.5, 0.0]])
+    )  # straight down, across, off the wall at once
+    world = CatchWorld(TASK, games, batch_size=3)
+    world.reset(torch.arange(3))
+    columns = []
+    for _ in range(world.horizon):
+        state = world.state
+        assert state.shape == (3, world.observation_space.state) and bool((state.sum(dim=1) == 2).all())
+        columns.append((state[:, :48].argmax(dim=1) - 24).tolist())
+        assert state[:, 48:].argmax(dim=1).tolist() == [len(columns) - 1] * 3
+        world.step(torch.tensor([[0.0, 0, 0, 1, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]))  # left, stay, right
+    assert columns[0] == [3 - 10, 23, 12] and columns[4] == [3 - 6, 23, 12 - 4]  # 11.5 falls on column 12
+    assert columns[-1] == [3, 23, 12 - 22]
+
+
 def test_angles_on_paper() -> None:
     assert catch.slope(torch.tensor([0.0, 45.0, -45.0, 30.0])).tolist() == pytest.approx([0, 1, -1, 0.5 / 0.5**0.5])
     slopes = draw_games(GAME, 0, 10_000).starts[:, 1]
