@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hardattn.agents import losses
-from hardattn.agents.networks import START, GaussianPolicy, make_policy
+from hardattn.agents.networks import START, GaussianPolicy
 from hardattn.envs.errors import UsageError
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
@@ -62,10 +62,9 @@ class Pathwise:
         self.config = config or PathwiseConfig()
         init = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
-        policy = make_policy(
+        policy = GaussianPolicy(
             int(observation_space.shape[0]), action_space, self.config.hidden, self.config.std or 1.0, init, self.config.start
         )
-        assert isinstance(policy, GaussianPolicy)
         self.policy = policy.to(device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate, fused=True)
 
