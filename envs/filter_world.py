@@ -102,10 +102,8 @@ class FilterWorld:
             self._split: Split | None = self.network.split(linear, self.gating.first) if many else None
             self._linear = None if many else self._repeated(linear)
         self._step = 0
-        self._seen = Seen(*(self._repeated(each) for each in seen))
-        self._scores: Tensor | None = None
-        observation = self.network.observe(self._seen, self.gating.first)
-        self._logits = [self._seen.logits]
+        observation = self._repeated(self.network.observe(seen, self.gating.first))
+        self._logits = [self._repeated(seen.logits)]
         return self._with_clock(observation)
 
     def step(self, action: Tensor) -> Step:
@@ -114,10 +112,8 @@ class FilterWorld:
         soft = self.attention == "soft"
         with torch.set_grad_enabled(soft):
             gains = to_gains(action.float(), self._counts, self.gating.rule, self.gating.keep)
-            if not self._as_before(action):
-                with self._autocast():
-                    self._seen = self._through(gains)
-            seen = self._seen
+            with self._autocast():
+                seen = self._through(gains)
             observation = self.network.observe(seen, self.gating.first)
         self.gains.append([layer.detach() for layer in gains])
         self._logits.append(seen.logits)
@@ -216,16 +212,6 @@ class FilterWorld:
             finish, parts = self.network.finish_split, map(Split, *(each.split(images) for each in self._split))
         heard = zip(parts, scales, strict=True)
         return _joined([finish(part, list(scale), self.gating.where, self.gating.first) for part, scale in heard])
-
-    def _as_before(self, action: Tensor) -> bool:
-        """Whether the scores are those of the pass before, or 0 in the first: then the pass need not be made.
-
-        So are those of a control, and of gains that are the same for all images. A GPU would have to wait for the comparison.
-        """
-        if self.attention == "soft" or self.repeats > 1 or self.device.type != "cpu":
-            return False
-        before, self._scores = self._scores, action.clone()
-        return not action.any() if before is None else torch.equal(before, action)
 
     def _repeated(self, rows: Tensor) -> Tensor:
         return rows.repeat_interleave(self.repeats, dim=0) if self.repeats > 1 else rows

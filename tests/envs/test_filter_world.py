@@ -53,10 +53,7 @@ def scores(made: FilterWorld, rows: int = 8, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["small", "maxout"])
 @pytest.mark.parametrize("rule", ["softmax", "layer-softmax", "sigmoid", "top-k"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_scores_of_zero_are_the_network_as_it_is_to_the_bit(
-    monkeypatch: pytest.MonkeyPatch, kind: str, rule: str, precision: str
-) -> None:
-    monkeypatch.setattr(FilterWorld, "_as_before", lambda *_: False)  # which would spare these passes
+def test_scores_of_zero_are_the_network_as_it_is_to_the_bit(kind: str, rule: str, precision: str) -> None:
     made = world(kind, gating={"rule": rule, "where": "before"}, precision=precision)
     made.reset()
     before = made.logits
@@ -114,24 +111,6 @@ def test_rows_that_go_through_in_parts_come_out_the_same(monkeypatch: pytest.Mon
     for cached in (3, 25):
         assert torch.allclose(steps[cached].observation, steps[1000].observation, rtol=1e-5, atol=1e-4)
         assert torch.allclose(steps[cached].logits, steps[1000].logits, rtol=1e-5, atol=1e-4)
-
-
-def test_a_pass_with_the_scores_of_the_one_before_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[int] = []
-    through = FilterWorld._through
-    monkeypatch.setattr(FilterWorld, "_through", lambda made, gains: passes.append(made._step) or through(made, gains))
-    made = world(task={"num_glimpses": 5})
-    listen, other = scores(made), scores(made, seed=1)
-    played = [torch.zeros_like(listen), listen, listen, other, listen]
-
-    def play() -> list[torch.Tensor]:
-        made.reset(torch.arange(8))
-        return [made.step(one).logits for one in played]
-
-    spared = play()
-    assert passes == [1, 3, 4]
-    monkeypatch.setattr(FilterWorld, "_as_before", lambda *_: False)
-    assert all(torch.equal(one, other) for one, other in zip(spared, play(), strict=True)) and len(passes) == 8
 
 
 def test_observations_name_their_parts() -> None:
