@@ -57,7 +57,8 @@ def collect(agent: Agent, world: World, greedy: bool = False, indices: Tensor | 
     memory = agent.begin(len(observation))
     seen, actions, rewards, logits, states = [], [], [], [], []
     for _ in range(world.horizon):
-        states += [world.state] if hasattr(world, "state") else []
+        state = getattr(world, "state", None)
+        states += [] if state is None else [state]
         action, memory = agent.act(observation, memory, greedy)
         step = world.step(action)
         seen.append(observation)

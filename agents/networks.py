@@ -33,6 +33,23 @@ def gaussian_log_prob(value: Tensor, mean: Tensor, std: float) -> Tensor:
     return -(0.5 * z.square() + constant).sum(dim=-1)
 
 
+def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Choices that follow softmax(logits): [..., K] -> [...] int64."""
+    drawn = torch.multinomial(logits.softmax(dim=-1).flatten(0, -2), 1, generator=generator)
+    return drawn.view(logits.shape[:-1])
+
+
+def softmax_log_prob(logits: Tensor, choice: Tensor) -> Tensor:
+    """Log softmax(logits) at a choice: [..., K], [...] -> [...]."""
+    return F.log_softmax(logits, dim=-1).gather(-1, choice[..., None])[..., 0]
+
+
+def softmax_entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in nats: [..., K] -> [...]."""
+    log_probs = F.log_softmax(logits, dim=-1)
+    return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
 START = 0.1  # the gain of a policy's last layer: begin near the middle of the action space, but not with the same action everywhere
 
 
@@ -92,18 +109,15 @@ class CategoricalPolicy(nn.Module):
     def sample(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """[..., D] -> a draw [...] int64."""
         with torch.no_grad():
-            probabilities = self.net(observation).softmax(dim=-1)
-            flat = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
-            return flat.view(probabilities.shape[:-1])
+            return draw(self.net(observation), generator)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log pi(action | observation): [..., D], [...] -> [...]."""
-        return F.log_softmax(self.net(observation), dim=-1).gather(-1, action[..., None])[..., 0]
+        return softmax_log_prob(self.net(observation), action)
 
     def entropy(self, observation: Tensor) -> Tensor:
         """Entropy of the choice in nats: [..., D] -> [...]."""
-        log_probs = F.log_softmax(self.net(observation), dim=-1)
-        return -(log_probs.exp() * log_probs).sum(dim=-1)
+        return softmax_entropy(self.net(observation))
 
 
 class MixedPolicy(nn.Module):
@@ -136,21 +150,19 @@ class MixedPolicy(nn.Module):
         """[..., D] -> a draw [..., A], without gradient, its places not clipped to the bounds."""
         with torch.no_grad():
             places, logits = self(observation)
-            drawn = torch.multinomial(logits.softmax(dim=-1).flatten(0, -2), 1, generator=generator)
+            choice = draw(logits, generator)
             noise = torch.randn(places.shape, generator=generator, device=places.device)
-            return self._joined(places + self.std * noise, drawn.view(logits.shape[:-1]))
+            return self._joined(places + self.std * noise, choice)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log pi(action | observation): [..., D], [..., A] -> [...]."""
-        (places, logits), action = self(observation), action.detach()
-        looked, scores = action.tensor_split([-self.choices], dim=-1)
-        chosen = F.log_softmax(logits, dim=-1).gather(-1, scores.argmax(dim=-1, keepdim=True))[..., 0]
-        return gaussian_log_prob(looked, places, self.std) + chosen
+        places, logits = self(observation)
+        looked, scores = action.detach().tensor_split([-self.choices], dim=-1)
+        return gaussian_log_prob(looked, places, self.std) + softmax_log_prob(logits, scores.argmax(dim=-1))
 
     def entropy(self, observation: Tensor) -> Tensor:
         """Entropy of the choice in nats: [..., D] -> [...]; that of the places is the same everywhere, as `std` is."""
-        log_probs = F.log_softmax(self(observation)[1], dim=-1)
-        return -(log_probs.exp() * log_probs).sum(dim=-1)
+        return softmax_entropy(self(observation)[1])
 
     def _joined(self, places: Tensor, choice: Tensor) -> Tensor:
         return torch.cat([places, F.one_hot(choice, self.choices).to(places.dtype)], dim=-1)

@@ -45,7 +45,10 @@ class Counts:
 
 
 class World(Protocol):
-    """Anything an agent can act in."""
+    """Anything an agent can act in.
+
+    A world may tell its own `state` [B, S] besides, for critics in training alone; `observation_space.state` is then S.
+    """
 
     progress: float  # share of the training budget that is spent, 0 to 1; the study sets it, schedules read it
     attention: Attention  # soft: `loss()` can be differentiated with respect to the actions

@@ -42,9 +42,7 @@ def test_balls_fall_as_the_slow_reference_has_it() -> None:
 
 
 def test_its_state_tells_where_the_ball_comes_down_and_how_far_that_is_from_the_paddle() -> None:
-    games = Games(
-        torch.tensor([[3.0, 0.0, 10.0], [0.0, 1.0, 0.0], [0.0, -0.5, 0.0]])
-    )  # straight down, across, off the wall at once
+    games = Games(torch.tensor([[3.0, 0, 10], [0, 1, 0], [0, -0.5, 0]]))  # straight down, across, off the wall at once
     world = CatchWorld(TASK, games, batch_size=3)
     world.reset(torch.arange(3))
     columns = []
