@@ -1,4 +1,4 @@
-"""Turn a finished run into weights that ship: perception and the agent's LSTM in bfloat16, the policy on top in full.
+"""Turn a finished run into weights that ship: perception and the LSTM beside it in bfloat16, all else in full.
 
     python tools/ship_weights.py results/runs/ram-mnist/reinforce/seed-1
     python tools/ship_weights.py results/runs/ram-mnist/pretrain/seed-0 ram-mnist-pretrained
@@ -37,7 +37,8 @@ def ship(run: Path, name: str = "") -> Path:
     folder = SHIPPED / (name or config["task"]["name"])
     perception = rounded(state["perception"])
     agent = {key: value for key, value in state.get("agent", {}).items() if key not in TRAINING_ONLY}
-    agent |= {"body": rounded(agent["body"])} if agent.get("body") else {}
+    if perception and agent.get("body"):  # where nothing perceives, the LSTM is the row's only network and stays as it was measured
+        agent["body"] = rounded(agent["body"])
     results.write_json(folder / results.CONFIG, config)
     # The fingerprint is that of the weights as they are loaded: float32 again.
     setup = experiment.task_from_json(config["task"])
