@@ -110,8 +110,12 @@ MAXOUT = {"cnn.learning_rate": 0.015, "cnn.batch_size": 128, "cnn.smoothing": 0.
 LITTLE = {"cnn.epochs": 4, "cnn.learning_rate": 0.05, "cnn.batch_size": 64}
 OF_CNN: dict[str, dict[str, Any]] = {"maxout": MAXOUT, "cue": LITTLE}
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
-# On canvases many small steps learn from fewer images than few large ones (results/ram.md).
+# On canvases many small steps learn from fewer images than few large ones, and ppo learns soonest as an actor and critic of one step
+# a batch whose advantages look few looks ahead (results/ram.md).
 CANVAS: dict[str, Any] = {
+    "agent.epochs": 1,
+    "agent.minibatches": 1,
+    "agent.decay": 0.5,
     "train.episodes": 1_500_000,
     "train.batch_size": 128,
     "train.learning_rate": 1e-3,
