@@ -124,16 +124,22 @@ def by_overlap() -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
-    """The share of looks on target, look by look, of each row's policy and of random looks."""
+    """The share of looks on target, look by look, of each row's policy (a line a seed) and of random looks."""
     import matplotlib.pyplot as plt
 
     found = [row for row in rows if "on_target_by_look" in row["protocols"]["mean"] and row["config"]["agent"] != "random"]
-    figure, grid = plt.subplots(1, len(found), figsize=(2.6 * len(found), 2.6), sharey=True, squeeze=False, layout="constrained")
-    for axes, row in zip(grid[0], found, strict=True):
-        looks = range(1, len(row["protocols"]["mean"]["on_target_by_look"]) + 1)
-        axes.plot(looks, row["protocols"]["mean"]["on_target_by_look"], "o-", color="#d62728", markersize=3, label="learned policy")
-        axes.plot(looks, row["controls"]["random"]["on_target_by_look"], "o-", color="#9aa5b1", markersize=3, label="random looks")
-        axes.set(title=row["row"], xlabel="look", ylim=(0, 100))
+    names = list(dict.fromkeys(row["row"] for row in found))
+    figure, grid = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.6), sharey=True, squeeze=False, layout="constrained")
+    for axes, name in zip(grid[0], names, strict=True):
+        seeds = [row for row in found if row["row"] == name]
+        looks = range(1, len(seeds[0]["protocols"]["mean"]["on_target_by_look"]) + 1)
+        for row in seeds:
+            label = "learned policy" if row is seeds[0] else None
+            axes.plot(looks, row["protocols"]["mean"]["on_target_by_look"], "o-", color="#d62728", markersize=3, label=label)
+        axes.plot(
+            looks, seeds[0]["controls"]["random"]["on_target_by_look"], "o-", color="#9aa5b1", markersize=3, label="random looks"
+        )
+        axes.set(title=name, xlabel="look", ylim=(0, 100))
         axes.title.set_fontsize(9)
     grid[0, 0].set_ylabel("on target, %")
     grid[0, 0].legend(fontsize=7, loc="lower right")
