@@ -110,8 +110,8 @@ MAXOUT = {"cnn.learning_rate": 0.015, "cnn.batch_size": 128, "cnn.smoothing": 0.
 LITTLE = {"cnn.epochs": 4, "cnn.learning_rate": 0.05, "cnn.batch_size": 64}
 OF_CNN: dict[str, dict[str, Any]] = {"maxout": MAXOUT, "cue": LITTLE}
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
-# On canvases many small steps learn from fewer images than few large ones, and ppo learns soonest as an actor and critic of one step
-# a batch whose advantages look few looks ahead (results/ram.md).
+# On canvases many small steps learn from fewer images than few large ones, and ppo learns soonest as an actor and critic of one
+# step a batch whose advantages look few looks ahead (results/ram.md).
 CANVAS: dict[str, Any] = {
     "agent.epochs": 1,
     "agent.minibatches": 1,
@@ -135,8 +135,9 @@ TWO: dict[str, Any] = DRAM | {
     "agent.learning_rate": 1e-4,
 }
 
-# Nothing but the end of a game pays. A critic that knows how each stands can be believed from the next frames on (a low decay); games
-# cost little, so each is gone over twice and no more (results/dram.md). 800,000 games are 18 million frames; the paper has 20 million.
+# Nothing but the end of a game pays. A critic that knows how each stands can be believed from the next frames on (a low decay);
+# games cost little, so each is gone over twice and no more (results/dram.md). 800,000 games are 18 million frames; the paper has 20
+# million.
 CATCH = {
     "agent.policy": "lstm",
     "agent.critic": "state",
