@@ -100,9 +100,11 @@ def beside(rows: list[dict[str, Any]]) -> list[str]:
     found = [row for row in rows if "on_target_by_look" in row["protocols"]["mean"]]
     if found:
         lines += ["", "## Looks on target, in percent", "", "| row | looks chosen by | each look |", "|---|---|---|"]
-        for row in found:
-            for who, told in (("policy", row["protocols"]["mean"]), ("random", row["controls"]["random"])):
-                lines.append(f"| {row['row']} | {who} | {' '.join(f'{rate:.0f}' for rate in told['on_target_by_look'])} |")
+        for name in dict.fromkeys(row["row"] for row in found):
+            seeds = [row for row in found if row["row"] == name]
+            told = [("policy", row["protocols"]["mean"]) for row in seeds] + [("random", seeds[0]["controls"]["random"])]
+            for who, measured in told:
+                lines.append(f"| {name} | {who} | {' '.join(f'{rate:.0f}' for rate in measured['on_target_by_look'])} |")
     return lines
 
 
