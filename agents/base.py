@@ -1,5 +1,6 @@
 """What an agent is, what one batch of episodes leaves behind, and how a batch is played."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,8 +26,11 @@ class Agent(Protocol):
     def act(self, observation: Tensor, memory: Any, greedy: bool = False) -> tuple[Tensor, Any]:
         """The next action for each row of the observation [B, D], and the memory after it."""
 
-    def update(self, world: World) -> dict[str, float]:
-        """One round of getting better, however you do it. Plays at least one batch of episodes in `world`."""
+    def update(self, world: World) -> Mapping[str, float | Tensor]:
+        """One round of getting better, however you do it. Plays at least one batch of episodes in `world`.
+
+        Tells numbers for the curve, or tensors of one number, for which the loop waits once.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Enough to resume exactly: tensors, numbers, strings, and lists and dicts of them."""

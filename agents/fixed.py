@@ -46,9 +46,12 @@ class Random:
         draw = torch.rand(len(observation), len(self.low), generator=self.generator, device=observation.device)
         return self.low + self.span * draw, None
 
-    def update(self, world: World) -> dict[str, float]:
+    def update(self, world: World) -> dict[str, Tensor]:
         """Play one batch, so that perception can learn from it; nothing else changes."""
-        return {"return": float(collect(self, world).rewards.sum(dim=1).mean())}
+        return {"return": collect(self, world).rewards.sum(dim=1).mean()}
+
+    def schedule(self, progress: float) -> None:
+        """Nothing learns here."""
 
     def state_dict(self) -> dict[str, Any]:
         """The random generator."""

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from hardattn.agents import losses
 from hardattn.agents.networks import START, GaussianPolicy
+from hardattn.agents.rates import set_rate
 from hardattn.envs.errors import UsageError
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
@@ -77,7 +78,7 @@ class Pathwise:
             mean = self.policy.mean(self._seen(observation))
         return mean if greedy else self._around(mean), None
 
-    def update(self, world: World) -> dict[str, float]:
+    def update(self, world: World) -> dict[str, Tensor]:
         """Play one batch of episodes with its graph and take one gradient step. ValueError if the world keeps no graph."""
         if world.attention != "soft":
             raise ValueError(f'pathwise: got a world with attention="{world.attention}", wanted attention="soft"')
@@ -92,11 +93,9 @@ class Pathwise:
         for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
             parameter.grad = gradient
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
+        self.schedule(world.progress)
         self.optimizer.step()
-        norm, total = torch.stack([norm, torch.stack(rewards).sum(dim=0).mean()]).tolist()
-        return {"policy_gradient_norm": norm, "return": total}
+        return {"policy_gradient_norm": norm.detach(), "return": torch.stack(rewards).sum(dim=0).mean().detach()}
 
     def _seen(self, observation: Tensor) -> Tensor:
         return torch.zeros_like(observation) if self.config.static else observation
@@ -104,6 +103,10 @@ class Pathwise:
     def _around(self, mean: Tensor) -> Tensor:
         """A draw around the mean [B, A] that keeps the mean's graph."""
         return mean + self.config.std * torch.randn(mean.shape, generator=self.generator, device=mean.device)
+
+    def schedule(self, progress: float) -> None:
+        """Set the step size for this share of the budget spent, 0 to 1. `update()` does so, but not where it is replayed."""
+        set_rate(self.optimizer, self.config.learning_rate * losses.cosine(progress))
 
     def state_dict(self) -> dict[str, Any]:
         """Policy, optimiser and random generator."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hardattn.agents import losses
 from hardattn.agents.base import collect
 from hardattn.agents.networks import START, Critic, StateCritic, make_policy
+from hardattn.agents.rates import set_rate
 from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
 from hardattn.envs.observation import Observation
@@ -108,8 +109,8 @@ class PPO:
             seen, memory = self.body.step(observation, memory)
             return (self.policy.mean(seen) if greedy else self.policy.sample(seen, self.generator)), memory
 
-    def update(self, world: World) -> dict[str, float]:
-        """Play one batch of episodes and take epochs x minibatches gradient steps."""
+    def update(self, world: World) -> dict[str, Tensor]:
+        """Play one batch of episodes and take epochs x minibatches gradient steps. What it tells stays on the device."""
         rollout = collect(self, world)
         observations, actions = rollout.observations, rollout.actions
         states = rollout.states if self.config.critic == "state" else None
@@ -123,8 +124,7 @@ class PPO:
             returns, advantages, old_log_probs = returns.flatten(), advantages.flatten(), old_log_probs.flatten()
             observations, actions = observations.flatten(0, 1), actions.flatten(0, 1)
             states = None if states is None else states.flatten(0, 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
+        self.schedule(world.progress)
         history = []
         for _ in range(self.config.epochs):
             order = torch.randperm(len(returns), generator=self.generator, device=returns.device)
@@ -133,13 +133,13 @@ class PPO:
                 log_probs = self.policy.log_prob(seen, actions[part])
                 values = self.critic(seen.detach() if states is None else states[part])
                 history.append(self._step(seen, log_probs, old_log_probs[part], advantages[part], values, returns[part]))
-        policy_loss, value_loss, norm, divergence = torch.stack(history).mean(dim=0).tolist()
+        policy_loss, value_loss, norm, divergence = torch.stack(history).mean(dim=0).unbind()
         return {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "policy_gradient_norm": norm,
             "divergence": divergence,
-            "return": float(rollout.rewards.sum(dim=1).mean()),
+            "return": rollout.rewards.sum(dim=1).mean(),
         }
 
     def _step(
@@ -162,6 +162,10 @@ class PPO:
         change = (log_probs - old_log_probs).detach().clamp(-losses.FAR, losses.FAR)
         divergence = (change.exp() - 1 - change).mean()  # estimates KL(old, new), never below 0 (Schulman 2020)
         return torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), divergence])
+
+    def schedule(self, progress: float) -> None:
+        """Set the step size for this share of the budget spent, 0 to 1. `update()` does so, but not where it is replayed."""
+        set_rate(self.optimizer, self.config.learning_rate * losses.cosine(progress))
 
     def state_dict(self) -> dict[str, Any]:
         """Policy, LSTM, critic, optimiser and random generator."""

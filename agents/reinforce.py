@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hardattn.agents import losses
 from hardattn.agents.base import collect
 from hardattn.agents.networks import START, Critic, make_policy
+from hardattn.agents.rates import set_rate
 from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError
 from hardattn.envs.shuffle import restore
@@ -93,8 +94,8 @@ class Reinforce:
             seen, memory = self.body.step(observation, memory)
             return (self.policy.mean(seen) if greedy else self.policy.sample(seen, self.generator)), memory
 
-    def update(self, world: World) -> dict[str, float]:
-        """Play one batch of episodes and take one gradient step."""
+    def update(self, world: World) -> dict[str, Tensor]:
+        """Play one batch of episodes and take one gradient step. What it tells stays on the device."""
         rollout = collect(self, world)
         returns = losses.discounted_returns(rollout.rewards, self.config.discount)
         seen = self.body.unroll(rollout.observations)  # [B, T, F]
@@ -104,14 +105,17 @@ class Reinforce:
             advantages = losses.standardise(advantages)
         policy_loss = self.policy_loss(seen, rollout.actions, advantages)
         value_loss = losses.value_loss(values, returns)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * losses.cosine(world.progress)
+        self.schedule(world.progress)
         self.optimizer.zero_grad()
         (policy_loss + value_loss).backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
-        report = torch.stack([policy_loss.detach(), value_loss.detach(), norm.detach(), returns[:, 0].mean()]).tolist()
-        return dict(zip(("policy_loss", "value_loss", "policy_gradient_norm", "return"), report, strict=True))
+        return {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "policy_gradient_norm": norm.detach(),
+            "return": returns[:, 0].mean(),
+        }
 
     def policy_loss(self, seen: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
         """The surrogate whose gradient is minus the policy gradient: features [B, T, F], actions [B, T, ...], advantages [B, T]."""
@@ -124,6 +128,10 @@ class Reinforce:
         if choice == "leave-one-out" or (choice == "auto" and repeats > 1):
             return losses.leave_one_out(returns, repeats)
         return values.detach()
+
+    def schedule(self, progress: float) -> None:
+        """Set the step size for this share of the budget spent, 0 to 1. `update()` does so, but not where it is replayed."""
+        set_rate(self.optimizer, self.config.learning_rate * losses.cosine(progress))
 
     def state_dict(self) -> dict[str, Any]:
         """Policy, LSTM, critic, optimiser and random generator."""

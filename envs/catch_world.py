@@ -82,6 +82,15 @@ class CatchWorld:
         # Games, frames, caught, unique pixels, clipped, frames with the ball in the finest patch, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
 
+    @property
+    def generator(self) -> torch.Generator:
+        """Where its chances come from: the order of examples, canvases, distortions."""
+        return self._pass.generator
+
+    def deal(self) -> None:
+        """Lay the next batch out: `reset()` shows it, and so does its replay where it is part of a recorded update."""
+        self._pass.deal()
+
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Begin the next games of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
         examples = self._pass.take() if indices is None else indices.to(self.device)
@@ -116,7 +125,7 @@ class CatchWorld:
         reward = torch.zeros(len(ball), device=self.device)
         if last:
             caught = catch.is_caught(ball, self._paddle, self.game)
-            self._logits = torch.where(caught[:, None], self._logits.new_tensor([0, SURE]), self._logits.new_tensor([SURE, 0]))
+            self._logits = SURE * F.one_hot(caught.long(), 2).float()
             reward = caught.float()
         self._count(action, last)
         moved = F.one_hot(choice, len(catch.MOVES)).float()

@@ -87,6 +87,15 @@ class FilterWorld:
         # Episodes, passes, correct, scores that were clipped, actions that were not finite
         self._tally = torch.zeros(5, dtype=torch.int64, device=self.device)
 
+    @property
+    def generator(self) -> torch.Generator:
+        """Where its chances come from: the order of examples, canvases, distortions."""
+        return self._pass.generator
+
+    def deal(self) -> None:
+        """Lay the next batch out: `reset()` shows it, and so does its replay where it is part of a recorded update."""
+        self._pass.deal()
+
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next images of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
         examples = self._pass.take() if indices is None else indices.to(self.device)

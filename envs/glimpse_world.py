@@ -28,6 +28,7 @@ from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, 
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
 NOT_FINITE = "action: got NaN or infinity, wanted locations in [-1, 1]; look at the policy's last update"
 NEAR = 0.3  # the reach with which `spread` begins: on a field of 100 pixels, two digits of 28 within 50, apart as often as not
+STRIDE = 0.02  # by which that reach grows on a GPU
 ROWS = 8  # a smaller batch is filled up to this: matrix products of fewer rows take other kernels, which round otherwise
 
 
@@ -95,6 +96,15 @@ class GlimpseWorld:
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
         self._clock = torch.eye(self.horizon, device=self.device)
 
+    @property
+    def generator(self) -> torch.Generator:
+        """Where its chances come from: the order of examples, canvases, distortions."""
+        return self._pass.generator
+
+    def deal(self) -> None:
+        """Lay the next batch out: `reset()` shows it, and so does its replay where it is part of a recorded update."""
+        self._pass.deal()
+
     def reset(self, indices: Tensor | None = None) -> Tensor:
         """Show the next examples of a shuffled pass, or those at `indices` [n] (then B = n x repeats). Returns [B, D]."""
         examples = self._pass.take() if indices is None else indices.to(self.device)
@@ -124,9 +134,16 @@ class GlimpseWorld:
         return self._observe(torch.zeros(batch, 2, device=self.device))
 
     def _source(self) -> Dataset | Canvases | Crops:
-        if not self.spread or not isinstance(self.dataset, Canvases):
-            return self.dataset
-        return self.dataset.within(NEAR + (1 - NEAR) * min(1.0, self.progress / self.spread))
+        return self.dataset.within(self.reach) if isinstance(self.dataset, Canvases) else self.dataset
+
+    @property
+    def reach(self) -> float:
+        """How far from the middle a canvas's digits may lie now, as a share of the room there is; 1 is anywhere."""
+        if not self.spread:
+            return 1.0
+        reach = NEAR + (1 - NEAR) * min(1.0, self.progress / self.spread)
+        # Of a recorded update it is a part, and each change has it recorded again.
+        return reach if self.device.type == "cpu" else round(reach / STRIDE) * STRIDE
 
     def step(self, action: Tensor) -> Step:
         """Look at `action` [B, 2] (or [B, 3] with `stop`). Raises ValueError for another shape or dtype, or after the last look."""

@@ -22,9 +22,21 @@ class ShuffledPass:
         self.generator = torch.Generator(device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._cursor = 0
+        self._dealt: Tensor | None = None
+
+    def deal(self) -> None:
+        """Lay the next batch out; `take()` then gives it, always in the same memory, where a replayed update reads it."""
+        batch = self._next()
+        if self._dealt is None:
+            self._dealt = batch.clone()
+        else:
+            self._dealt.copy_(batch)
 
     def take(self) -> Tensor:
-        """The indices of the next batch's examples, [batch_size / repeats] int64."""
+        """The indices of the next batch's examples, [batch_size / repeats] int64; or of the one that was dealt."""
+        return self._next() if self._dealt is None else self._dealt
+
+    def _next(self) -> Tensor:
         if self._cursor + self.examples > len(self._order):
             self._order = torch.randperm(self.count, generator=self.generator, device=self.device)
             self._cursor = 0

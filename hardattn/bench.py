@@ -2,7 +2,8 @@
 
 Three columns, each with what the one before does: `rollout` moves the retina (random looks, glimpses cut, nothing computed from
 them), `perception` adds the network without gradients under the policy's looks, `training` adds both updates. Every row is the
-same network: that of the best-known PyTorch port (ReLU core of 256, 6 looks, one cross-entropy at the end).
+same network: that of the best-known PyTorch port (ReLU core of 256, 6 looks, one cross-entropy at the end). On a GPU all three are
+recorded and replayed, as training does (hardattn.recorded).
 
 The reference rows are that port's method, rebuilt here after kevinzakka/recurrent-visual-attention: each patch is sliced out of
 its own image in a Python loop and everything runs in float32. Ratios are against them, measured in turn in the same process.
@@ -21,6 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from hardattn.agents.base import collect
+from hardattn.agents.rates import set_rate
 from hardattn.agents.reinforce import Reinforce
 from hardattn.console import results
 from hardattn.envs import datasets
@@ -31,6 +33,7 @@ from hardattn.envs.task_data import fixed_data, new_network
 from hardattn.envs.tasks import PerceptionConfig, Task, find_task
 from hardattn.envs.world import use_bf16
 from hardattn.experiment import git_commit
+from hardattn.recorded import WARM_UP, Recorded, own_stream
 
 WINDOWS = 5  # each cell is the median of this many windows
 PORT_NETWORK = PerceptionConfig(core="rnn")
@@ -54,7 +57,8 @@ def bench(
             makers[precision, "perception"] = _perception(task, dataset, batch, precision)
             makers[precision, "training"] = _training(task, dataset, batch, precision)
         tick(f"batch {batch}")
-        speeds = _measure(makers, batch, seconds, device)
+        with own_stream(device):
+            speeds = _measure(makers, batch, seconds, device)
         loop = speeds["loop", "training"]
         rows.append({"batch": batch, "method": "loop over images", "precision": "fp32", "training": loop, "ratio": 1.0})
         for precision in precisions:
@@ -90,7 +94,7 @@ def _measure(
 ) -> dict[tuple[str, str], float]:
     """Images a second of each function: windows taken in turn, so that a slow moment of the machine meets them all; medians."""
     for step in makers.values():
-        for _ in range(2):
+        for _ in range(WARM_UP + 2 if torch.device(device).type == "cuda" else 2):
             step()
     windows: dict[tuple[str, str], list[float]] = {key: [] for key in makers}
     for _ in range(WINDOWS):
@@ -122,13 +126,22 @@ def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], 
     device = dataset.images.device
     generator = torch.Generator(device).manual_seed(0)
 
-    def step() -> None:
+    def roll() -> dict[str, Tensor]:
         chosen = torch.randint(len(dataset), (batch,), generator=generator, device=device)
         images = dataset.images[chosen]
         table = table_for(images, task.scales)
         for _ in range(task.num_glimpses):
             locations = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
             hard_glimpse(images, locations, task.size, task.scales, table=table)
+        return {}
+
+    recorded = Recorded(roll, [generator])
+
+    def step() -> None:
+        if device.type == "cuda":
+            recorded()
+        else:
+            roll()
 
     return step
 
@@ -137,10 +150,11 @@ def _perception(task: Task, dataset: datasets.Dataset, batch: int, precision: st
     world = _world(task, dataset, batch, precision, learning=False)
     agent = Reinforce(world.observation_space, world.action_space, device=world.device)
 
-    def step() -> None:
+    def play() -> dict[str, Tensor]:
         collect(agent, world)
+        return {}
 
-    return step
+    return _step(world, agent, play)
 
 
 def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str) -> Callable[[], None]:
@@ -148,11 +162,33 @@ def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str)
     agent = Reinforce(world.observation_space, world.action_space, device=world.device)
     optimizer = torch.optim.Adam(world.network.parameters(), fused=True)
 
-    def step() -> None:
-        agent.update(world)
+    def update() -> dict[str, Tensor]:
+        told = agent.update(world)
         optimizer.zero_grad()
         world.loss().backward()
         optimizer.step()
+        return told
+
+    def schedule() -> None:
+        agent.schedule(0.0)
+        set_rate(optimizer, 1e-3)
+
+    return _step(world, agent, update, schedule)
+
+
+def _step(
+    world: GlimpseWorld, agent: Reinforce, update: Callable[[], dict[str, Tensor]], schedule: Callable[[], None] = lambda: None
+) -> Callable[[], None]:
+    """The update as the training loop runs it on this device."""
+    recorded = Recorded(update, [world.generator, agent.generator])
+
+    def step() -> None:
+        schedule()
+        if world.device.type == "cuda":
+            world.deal()
+            recorded()
+        else:
+            update()
 
     return step
 

@@ -161,7 +161,8 @@ def _updates(name: str) -> Iterator[str]:
         yield f"update() returned {type(metrics).__name__}, wanted a dict of numbers"
         return
     for key, value in metrics.items():
-        if not isinstance(key, str) or not isinstance(value, float | int) or not math.isfinite(value):
+        number = isinstance(value, float | int) or (isinstance(value, Tensor) and value.numel() == 1)
+        if not isinstance(key, str) or not number or not math.isfinite(value):
             yield f"update() reported {key!r}: {value!r}, wanted a finite number"
     if world.counts.episodes < world.batch_size:
         played = f"update() finished {world.counts.episodes} episodes"

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hardattn import evaluate, experiment, loading, plugins, results
 from hardattn.agents.fixed import Random
 from hardattn.agents.losses import cosine
+from hardattn.agents.rates import set_rate
 from hardattn.envs import task_data
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.perception import weights_sha256
 from hardattn.experiment import Experiment
+from hardattn.recorded import Metrics, Recorded, own_stream
 from hardattn.settings import TrainSettings
 
 
@@ -99,7 +101,7 @@ class Trainer:
         settings = self.setup.train
         total = sum(phase.updates for phase in self.plan)
         marks = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)} | {total}
-        with interruptible() as interrupted:
+        with own_stream(self.setup.device), interruptible() as interrupted:
             if settings.keep == "best" and self.update == 0:
                 self._evaluate({})
             while self.phase_index < len(self.plan):
@@ -118,7 +120,7 @@ class Trainer:
                 if interrupted() and self.update < total:
                     self.checkpoint()
                     raise Interrupted(f"stopped after {self.episodes} episodes; add --resume to the same command to go on")
-        return self._finish()
+            return self._finish()
 
     @property
     def phase(self) -> Phase:
@@ -144,12 +146,18 @@ class Trainer:
             self.acting = Random(
                 self.world.observation_space, self.world.action_space, device=self.setup.device, seed=self.setup.seed
             )
+        self.recorded = None
+        if settings.recorded and self.setup.device != "cpu" and hasattr(self.acting, "schedule"):
+            self.recorded = Recorded(self._learn, [self.world.generator, self.acting.generator])
 
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
-        metrics = self._agent_update()
-        if self.phase.perception_learns and self.optimizer:
-            metrics |= self._perception_step(self.optimizer)
+        self._schedule()
+        if self.recorded:
+            self.world.deal()
+            metrics = numbers(self.recorded(key=getattr(self.world, "reach", None)))
+        else:
+            metrics = numbers(self._learn())
         for name, value in metrics.items():
             if not math.isfinite(value):
                 owner = "train" if name.startswith("perception") else "agent"
@@ -162,10 +170,26 @@ class Trainer:
         self.episodes += self.setup.train.batch_size
         return metrics
 
-    def _agent_update(self) -> dict[str, float]:
+    def _schedule(self) -> None:
+        """Set this update's step sizes; what is replayed has none of its own."""
+        if hasattr(self.acting, "schedule"):
+            self.acting.schedule(self.world.progress)
+        if self.optimizer:
+            settings = self.setup.train
+            rising = min(1.0, (self.phase_update + 1) / (settings.warmup * self.phase.updates + 1))
+            set_rate(self.optimizer, settings.learning_rate * rising * cosine(self.phase_update / self.phase.updates))
+
+    def _learn(self) -> Metrics:
+        metrics = dict(self._agent_update())
+        if self.phase.perception_learns and self.optimizer:
+            metrics |= self._perception_step(self.optimizer)
+        return metrics
+
+    def _agent_update(self) -> Metrics:
         """The agent's round. What goes wrong inside it becomes one line; the traceback lies in error.txt for its author."""
         try:
-            return {name: float(value) for name, value in self.acting.update(self.world).items()}
+            told = self.acting.update(self.world)
+            return {name: value if isinstance(value, Tensor) else float(value) for name, value in told.items()}
         except HardattnError:
             raise
         except Exception as error:
@@ -176,20 +200,13 @@ class Trainer:
                 f"the traceback is in {self.folder / results.ERROR}, and `hardattn check {name}` runs the whole contract"
             ) from error
 
-    def _perception_step(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        settings = self.setup.train
-        done = self.phase_update / self.phase.updates
-        rising = min(1.0, (self.phase_update + 1) / (settings.warmup * self.phase.updates + 1))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rising * cosine(done)
-        loss = self.world.loss()
+    def _perception_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        loss: Tensor = self.world.loss()
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.perception.parameters(), settings.clip_norm)
-        value, gradient = torch.stack([loss.detach(), norm]).tolist()
-        if math.isfinite(value) and math.isfinite(gradient):
-            optimizer.step()
-        return {"perception_loss": value, "perception_gradient_norm": gradient}
+        norm = nn.utils.clip_grad_norm_(self.perception.parameters(), self.setup.train.clip_norm)
+        optimizer.step()  # a loss that is not finite ends the run before anything is written
+        return {"perception_loss": loss.detach(), "perception_gradient_norm": norm.detach()}
 
     def _agent_progress(self) -> float:
         """The share of the agent's own updates, over all phases in which it learns, that is spent."""
@@ -286,6 +303,15 @@ class Trainer:
         self.world.load_state_dict(state["world"])
         self.best = state.get("best")
         results.set_rng_state(state["random"])
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """What an update told, as numbers: waits for the device once."""
+    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
+    if not tensors:
+        return {name: float(value) for name, value in metrics.items()}
+    read = dict(zip(tensors, torch.stack([value.double().reshape(()) for value in tensors.values()]).tolist(), strict=True))
+    return {name: read[name] if name in read else float(value) for name, value in metrics.items()}
 
 
 def train(

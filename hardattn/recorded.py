@@ -1,0 +1,63 @@
+"""On a GPU: an update recorded once as a CUDA graph and replayed, so that a thousand small kernels no longer wait for Python.
+
+A replay repeats what the device did, and nothing that Python decided. So what is decided anew at each update stays outside: which
+examples come next and how far digits spread (`world.deal()`), and the step sizes (`agent.schedule()`).
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+Metrics = Mapping[str, float | Tensor]
+
+WARM_UP = 3  # updates that run as they are first: optimisers make their state, libraries choose their kernels
+
+
+class Recorded:
+    """`update()`: run as it is a few times, then recorded, then replayed. Call it on a stream of its own, as `own_stream` gives.
+
+    `generators` are those that it draws from besides torch's own. Whatever tensors it returns lie in the graph's memory: the next
+    replay overwrites them.
+    """
+
+    def __init__(self, update: Callable[[], Metrics], generators: list[torch.Generator]) -> None:
+        self.update, self.generators = update, generators
+        self.runs = 0
+        self.key: Hashable = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.metrics: Metrics = {}
+
+    def __call__(self, key: Hashable = None) -> Metrics:
+        """One update. `key` stands for what Python decides in it: when that changes, it is recorded anew."""
+        self.runs += 1
+        if self.runs <= WARM_UP:
+            return self.update()
+        if self.graph is None or key != self.key:
+            self.graph, self.metrics = None, {}  # their memory goes to the next graph
+            self.graph, self.key = self._record(), key
+        self.graph.replay()
+        return self.metrics
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
+        # thread_local: a thread beside this one, with a stream of its own, may go on.
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+            self.metrics = self.update()
+        return graph
+
+
+@contextmanager
+def own_stream(device: str) -> Iterator[None]:
+    """On a GPU, a stream apart from the default one, on which nothing can be recorded; elsewhere nothing."""
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)

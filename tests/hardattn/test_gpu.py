@@ -1,0 +1,147 @@
+"""On a CUDA GPU alone: what is recorded and replayed equals what runs from Python, to the bit, and nothing waits for the device."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hardattn import results
+from hardattn.cli import main
+from hardattn.envs import datasets, glimpse
+from hardattn.envs.canvases import Canvases
+from hardattn.envs.tasks import CanvasConfig
+from hardattn.experiment import build
+from hardattn.making import make_vector_env
+from hardattn.recorded import WARM_UP, own_stream
+from hardattn.train import Trainer, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+SMALL = ["batch_size=32", "episodes=384", "evaluations=2"]
+KINDS = [
+    ("ram-mnist", "reinforce", ["repeats=2", "dropout=0.1"]),
+    ("ram-mnist", "reinforce", ["mode=staged", "precision=fp32"]),
+    ("ram-mnist", "ppo", []),
+    ("ram-mnist", "pathwise", []),
+    ("ram-translated60", "reinforce", []),
+    ("ram-cluttered60", "reinforce", []),
+    ("dram-pairs", "reinforce", []),
+    ("catch", "ppo", []),
+    ("dasnet-cue", "ppo", ["episodes=256"]),
+]
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda name, split: load(name, split).take(torch.arange(400)))
+
+
+def flat(node: Any) -> list[Tensor]:
+    if isinstance(node, Tensor):
+        return [node.cpu()]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else []
+    return [tensor for child in children for tensor in flat(child)]
+
+
+def same(one: Any, other: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(("task", "agent", "sets"), KINDS)
+def test_replayed_equals_run_from_python(tmp_path: Path, task: str, agent: str, sets: list[str]) -> None:
+    ends = []
+    for recorded in (True, False):
+        setup = build(task, agent, sets=[*SMALL, *sets, f"recorded={recorded}"], device="cuda")
+        trainer = Trainer(setup, tmp_path)
+        told = []
+        with own_stream("cuda"):
+            for _ in range(WARM_UP + 4):
+                told.append(trainer._one_update())
+                trainer.phase_update %= trainer.phase.updates
+            if recorded:
+                assert trainer.recorded and trainer.recorded.graph
+        ends.append((told, [trainer.perception.state_dict(), trainer.agent.state_dict(), trainer.world.state_dict()]))
+    assert ends[0][0] == ends[1][0]
+    assert same(ends[0][1], ends[1][1])
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(("task", "agent", "sets"), KINDS)
+def test_an_update_waits_for_the_device_once_at_its_end(tmp_path: Path, task: str, agent: str, sets: list[str]) -> None:
+    trainer = Trainer(build(task, agent, sets=[*SMALL, *sets, "recorded=off"], device="cuda"), tmp_path)
+    with own_stream("cuda"):
+        trainer._one_update()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer._learn()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    class StopAt(Exception):
+        """Stands in for a kill."""
+
+    def killed(progress: Any) -> None:
+        if progress.episodes == 32 * 8:
+            raise StopAt
+
+    setup = build("ram-cluttered60", "reinforce", sets=[*SMALL, "evaluations=4"], device="cuda")
+    train(setup, tmp_path / "whole")
+    with pytest.raises(StopAt):
+        train(setup, tmp_path / "parts", watch=killed)
+    train(setup, tmp_path / "parts", resume=True)
+    whole, parts = (results.read_state(tmp_path / name / results.CHECKPOINT) for name in ("whole", "parts"))
+    whole["progress"] = parts["progress"] = []
+    assert same(whole, parts)
+
+
+def test_the_shipped_run_measures_as_on_a_processor(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = []
+    for device in ("cpu", "cuda"):
+        assert main(["evaluate", "ram-mnist", "--device", device, "--json"]) in (0, None)
+        errors.append(json.loads(capsys.readouterr().out)["protocols"]["mean"]["error"])
+    assert abs(errors[0] - errors[1]) <= 0.15
+
+
+def test_glimpses_and_canvases_are_those_of_a_processor() -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (20, 1, 28, 28), generator=random, dtype=torch.uint8)
+    where = torch.rand(20, 2, generator=random) * 2.4 - 1.2
+    for cut in (glimpse.hard_glimpse, glimpse.soft_glimpse):
+        assert torch.allclose(cut(images, where, 8, 3), cut(images.cuda(), where.cuda(), 8, 3).cpu(), atol=1e-5)
+    digits = Canvases(datasets.mnist("test").to("cuda"), CanvasConfig(60, clutter=4))
+    one, other = (digits.show(torch.arange(64, device="cuda"), torch.Generator("cuda").manual_seed(1)) for _ in range(2))
+    assert torch.equal(one.images, other.images) and torch.equal(one.boxes, other.boxes)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "ram-mnist", "--agent", "snes", "--set", "batch_size=400", "--set", "episodes=1600", "--set", "repeats=4"],
+        ["train", "ram-mnist", "--agent", "snes", "--set", "strategy=evosax:PGPE", "--set", "episodes=6400"],
+        ["train", "dasnet-cue", "--agent", "snes", "--set", "batch_size=400", "--set", "episodes=1600", "--set", "repeats=8"],
+        ["train", "dasnet-cue", "--agent", "pathwise", "--set", "episodes=1280"],
+        ["train", "ram-mnist", "--baseline", "stn", "--set", "episodes=1000"],
+        ["train", "ram-cluttered60", "--baseline", "draw-reader", "--set", "episodes=1000"],
+        ["pretrain", "ram-mnist", "--set", "episodes=1000"],
+        ["evaluate", "dram-addition"],
+    ],
+)
+def test_commands_end_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--device", "cuda"]) in (0, None)
+
+
+def test_a_vector_environment_steps_on_it() -> None:
+    env = make_vector_env(16, "ram-mnist", device="cuda", seed=0)
+    env.reset(seed=0)
+    for _ in range(7):
+        step = env.step(env.action_space.sample())
+    assert len(step[1]) == 16
