@@ -18,14 +18,34 @@ def random_affine(images: Tensor, strength: float, generator: torch.Generator) -
 
     Each amount is uniform between plus and minus its bound times `strength`. Outside the image lies 0.
     """
-    batch = len(images)
-    draw = (torch.rand(batch, 6, generator=generator, device=images.device) * 2 - 1) * strength
+    grid = F.affine_grid(_maps(images, strength, generator), list(images.shape), align_corners=False)  # [B, H, W, 2]
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def random_affine_pieces(
+    images: Tensor, top: Tensor, left: Tensor, size: int, strength: float, generator: torch.Generator
+) -> Tensor:
+    """Pieces [B, C, size, size] of images [B, C, H, W] that are distorted as by `random_affine`, cut where top and left [B] say.
+
+    Only the pieces are resampled.
+    """
+    height, width = images.shape[2:]
+    span = torch.arange(size, device=images.device)
+    x, y = ((2 * (corner[:, None] + span) + 1) / length - 1 for corner, length in ((left, width), (top, height)))  # each [B, size]
+    row_x, row_y = _maps(images, strength, generator)[:, :, :, None, None].unbind(dim=1)  # each [B, 3, 1, 1]
+    x, y = x[:, None, :], y[:, :, None]
+    grid = torch.stack([row[:, 0] * x + row[:, 1] * y + row[:, 2] for row in (row_x, row_y)], dim=-1)  # [B, size, size, 2]
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _maps(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Where each image's pixels are fetched from, as random affine maps [B, 2, 3]."""
+    draw = (torch.rand(len(images), 6, generator=generator, device=images.device) * 2 - 1) * strength
     angle, shear = draw[:, 0] * ROTATION, draw[:, 1] * SHEAR
     scale_x, scale_y = 1 + draw[:, 2] * SCALE, 1 + draw[:, 3] * SCALE
     row_x = torch.stack([angle.cos() * scale_x, shear - angle.sin(), draw[:, 4] * SHIFT], dim=1)
     row_y = torch.stack([angle.sin(), angle.cos() * scale_y, draw[:, 5] * SHIFT], dim=1)
-    grid = F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)  # [B, H, W, 2]
-    return F.grid_sample(images, grid, align_corners=False)
+    return torch.stack([row_x, row_y], dim=1)
 
 
 def turned(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hardattn.envs.augment import random_affine, turned
+from hardattn.envs.augment import random_affine, random_affine_pieces, turned
 from hardattn.envs.datasets import Dataset, Shown
 from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import CanvasConfig, Label
@@ -53,6 +53,8 @@ class Canvases:
     """What a canvas holds."""
     reach: float = 1.0
     """How far from the middle digits may lie, as a share of what there is room for, 0 to 1; clutter lies anywhere."""
+    crisp_clutter: bool = False
+    """Where digits are distorted, leave clutter as it is."""
 
     def __post_init__(self) -> None:
         if self.source.labels.ndim > 1:
@@ -82,13 +84,9 @@ class Canvases:
         """The same on another device."""
         return replace(self, source=self.source.to(device))
 
-    def within(self, reach: float) -> "Canvases":
-        """The same with digits that lie within another reach, 0 to 1."""
-        return replace(self, reach=reach)
-
     def show(self, indices: Tensor, generator: torch.Generator, augment: float = 0.0) -> Shown:
-        """A new canvas for each image at `indices` [B]; its digits are distorted with strength `augment`."""
-        canvas = draw(self.source, indices, self.config, generator, augment, self.reach)
+        """A new canvas for each image at `indices` [B]; its digits and its clutter are distorted with strength `augment`."""
+        canvas = draw(self.source, indices, self.config, generator, augment, self.reach, self.crisp_clutter)
         return Shown(canvas.images, canvas.labels, canvas.boxes)
 
     @property
@@ -113,13 +111,17 @@ def draw(
     generator: torch.Generator,
     augment: float = 0.0,
     reach: float = 1.0,
+    crisp_clutter: bool = False,
 ) -> Canvas:
     """One canvas for each of `indices` [B] (int64), on the data set's device, as the generator has it.
 
     The digit at `indices` comes first; a second digit and the clutter are any images of the data set. With `augment` the digits are
-    distorted at random before they are put down; `reach` below 1 keeps them around the middle. Raises UsageError where the data
-    set's images [N, C, H, W] do not fit on the canvas or a piece does not fit in them, ValueError for indices of another shape or
-    dtype.
+    distorted at random before they are put down, and the clutter before it is cut. `crisp_clutter` leaves that out: resampling
+    blurs, and a network then tells crisp clutter from blurred digits, until it is measured where both are crisp. `reach` below 1
+    keeps digits around the middle.
+
+    Raises UsageError where the data set's images [N, C, H, W] do not fit on the canvas or a piece does not fit in them, ValueError
+    for indices of another shape or dtype.
     """
     _check(dataset, indices, config)
     batch, count = len(indices), len(dataset)
@@ -135,7 +137,14 @@ def draw(
         cuts = dataset.images.unfold(2, piece, 1).unfold(3, piece, 1)  # [N, C, H-p+1, W-p+1, p, p]: every piece there is; a view
         source, row, column = random(count, pieces), random(cuts.shape[2], pieces), random(cuts.shape[3], pieces)
         free = config.size - piece + 1
-        _add(canvas, cuts[source, :, row, column], random(free, pieces), random(free, pieces), config.size)
+        top, left = random(free, pieces), random(free, pieces)
+        if augment and not crisp_clutter:
+            cut_from = dataset.images[source.flatten()].float() / 255  # [B*P, C, H, W]
+            cut = random_affine_pieces(cut_from, row.flatten(), column.flatten(), piece, augment, generator)
+            strewn = (cut * 255).round().to(torch.uint8).view(batch, pieces, channels, piece, piece)
+        else:
+            strewn = cuts[source, :, row, column]
+        _add(canvas, strewn, top, left, config.size)
     digits = torch.cat([indices[:, None], random(count, config.digits - 1)], dim=1)  # [B, D]
     top, left = (_places(config.size - length, reach, random, config.digits) for length in (height, width))
     shapes = dataset.images[digits]  # [B, D, C, h, w]

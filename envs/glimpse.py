@@ -24,10 +24,10 @@ def to_locations(pixels: Tensor, height: int, width: int) -> Tensor:
     )
 
 
-def corners(locations: Tensor, patch: int, height: int, width: int) -> Tensor:
+def corners(locations: Tensor, patch: int | Tensor, height: int, width: int) -> Tensor:
     """The (left, top) pixel [..., 2] (int64) of the `patch` x `patch` square whose middle is nearest to each location.
 
-    An even patch has its middle between two pixels; a tie goes right and down.
+    An even patch has its middle between two pixels; a tie goes right and down. Widths in a tensor are spread over the locations.
     """
     return (to_pixels(locations, height, width) - (patch - 1) / 2 + 0.5).floor().long()
 
@@ -44,12 +44,7 @@ def hard_glimpse(
     batch, channels, height, width = _check(images, locations, size, scales)
     pixels = images.flatten(2)  # [B, C, H*W]
     glimpses = []
-    for scale in range(scales):
-        if scale and table is not None:
-            means, inside = _means(table, locations, size, 1 << scale)
-            means = means / 255 if images.dtype == torch.uint8 else means.to(images.dtype)
-            glimpses.append(means + background * (1 - inside) if background else means)
-            continue
+    for scale in range(1 if table is not None else scales):
         patch = size << scale
         span = torch.arange(patch, device=images.device)
         corner = corners(locations, patch, height, width)
@@ -62,7 +57,12 @@ def hard_glimpse(
         values = values / 255 if images.dtype == torch.uint8 else values
         values = values + background * (1 - inside) if background else values
         glimpses.append(F.avg_pool2d(values, 1 << scale) if scale else values)
-    return torch.stack(glimpses, dim=1)
+    finest = torch.stack(glimpses, dim=1)
+    if table is None or scales == 1:
+        return finest
+    means = _means(table, locations, size, scales, background * (255 if images.dtype == torch.uint8 else 1))
+    means = means / 255 if images.dtype == torch.uint8 else means.to(images.dtype)
+    return torch.cat([finest, means], dim=1)
 
 
 def summed_area(images: Tensor) -> Tensor:
@@ -71,7 +71,10 @@ def summed_area(images: Tensor) -> Tensor:
     The sum over any rectangle is then four of its entries (Crow 1984). Of uint8 images exact, in int32; of others in float64.
     """
     dtype = torch.int32 if images.dtype == torch.uint8 else torch.float64
-    return F.pad(images, (1, 0, 1, 0)).to(dtype).cumsum(-1, dtype=dtype).cumsum(-2, dtype=dtype)
+    padded = F.pad(images, (1, 0, 1, 0)).to(dtype)
+    if images.is_cuda:  # whose sums along rows are slow: turned over, they run along columns
+        return padded.cumsum(-2, dtype=dtype).mT.contiguous().cumsum(-2, dtype=dtype).mT.contiguous()
+    return padded.cumsum(-1, dtype=dtype).cumsum(-2, dtype=dtype)
 
 
 def table_for(images: Tensor, scales: int) -> Tensor | None:
@@ -82,16 +85,25 @@ def table_for(images: Tensor, scales: int) -> Tensor | None:
     return summed_area(images) if scales > 2 else None
 
 
-def _means(table: Tensor, locations: Tensor, size: int, cell: int) -> tuple[Tensor, Tensor]:
-    """Patches of g x g cells of `cell` x `cell` pixels: a cell's mean [B, C, g, g], the outside as zeros, and its share inside."""
+def _means(table: Tensor, locations: Tensor, size: int, scales: int, background: float) -> Tensor:
+    """The second patch to the last, of g x g cells that are 2, 4, ... pixels wide: each cell's mean, [B, S-1, C, g, g].
+
+    All are cut at once: a glimpse is made of many small steps, and what they cost is mostly their number.
+    """
     batch, channels, height, width = table.shape[0], table.shape[1], table.shape[2] - 1, table.shape[3] - 1
-    corner = corners(locations, size * cell, height, width)
-    edge = torch.arange(size + 1, device=table.device) * cell
-    columns, rows = (corner[:, :1] + edge).clamp(0, width), (corner[:, 1:] + edge).clamp(0, height)  # each [B, g+1]
-    index = rows[:, :, None] * (width + 1) + columns[:, None, :]
-    sums = table.flatten(2).gather(2, index.view(batch, 1, -1).expand(-1, channels, -1)).view(batch, channels, size + 1, size + 1)
-    inside = rows.diff(dim=1)[:, None, :, None] * columns.diff(dim=1)[:, None, None, :]
-    return sums.diff(dim=2).diff(dim=3) / cell**2, inside / cell**2
+    cells = 2 ** torch.arange(1, scales, device=table.device)
+    corner = corners(locations[:, None], size * cells[:, None], height, width)  # [B, S-1, 2]
+    edge = torch.arange(size + 1, device=table.device) * cells[:, None]  # [S-1, g+1]
+    columns, rows = (corner[..., :1] + edge).clamp(0, width), (corner[..., 1:] + edge).clamp(0, height)  # each [B, S-1, g+1]
+    index = rows[..., :, None] * (width + 1) + columns[..., None, :]
+    sums = table.flatten(2).gather(2, index.view(batch, 1, -1).expand(-1, channels, -1))
+    sums = sums.view(batch, channels, *index.shape[1:]).transpose(1, 2)
+    area = (cells**2)[:, None, None, None]
+    means = sums.diff(dim=-2).diff(dim=-1) / area
+    if background:
+        inside = rows.diff(dim=-1)[:, :, None, :, None] * columns.diff(dim=-1)[:, :, None, None, :] / area
+        means = means + background * (1 - inside)
+    return means
 
 
 def coarse(images: Tensor, size: int) -> Tensor:
@@ -122,11 +134,11 @@ def soft_glimpse(images: Tensor, locations: Tensor, size: int, scales: int = 1, 
 
 
 def on_target(locations: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Whether a look's middle lies in a box: locations [B, 2] and boxes [B, D, 4] (left, top, right, bottom) -> [B, D] bool.
+    """Whether a look's middle lies in a box: locations [..., 2] and boxes [..., D, 4] (left, top, right, bottom) -> [..., D] bool.
 
     A box covers the pixels left..right-1 and top..bottom-1; half a pixel around their middles belongs to them.
     """
-    point = to_pixels(locations, height, width)[:, None] + 0.5  # [B, 1, 2]; pixel k spans k to k + 1
+    point = to_pixels(locations, height, width)[..., None, :] + 0.5  # [..., 1, 2]; pixel k spans k to k + 1
     return ((point >= boxes[..., :2]) & (point < boxes[..., 2:])).all(dim=-1)
 
 

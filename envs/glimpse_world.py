@@ -5,6 +5,8 @@ here, the location policy is the agent's. The agent gets detached observations, 
 perception learns from `loss()` alone.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,7 @@ from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, 
 FAR = 100.0  # a location at which no patch meets the image: where the looks lie that were not taken
 NOT_FINITE = "action: got NaN or infinity, wanted locations in [-1, 1]; look at the policy's last update"
 NEAR = 0.3  # the reach with which `spread` begins: on a field of 100 pixels, two digits of 28 within 50, apart as often as not
-STRIDE = 0.02  # by which that reach grows on a GPU
+STRIDE = 0.05  # by which that reach grows on a GPU
 ROWS = 8  # a smaller batch is filled up to this: matrix products of fewer rows take other kernels, which round otherwise
 
 
@@ -44,6 +46,7 @@ class GlimpseWorld:
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
 
     With `spread`, the digits of canvases lie near the middle at first and move out over that share of the training budget.
+    `augment` distorts their clutter as well, unless `augment_clutter` is off.
 
     Raises UsageError for a batch that is not a multiple of `repeats` or larger than the data set, or `spread` without canvases.
     """
@@ -60,6 +63,7 @@ class GlimpseWorld:
         attention: Attention = "hard",
         augment: float = 0.0,
         spread: float = 0.0,
+        augment_clutter: bool = True,
         stop: bool = False,
         precision: Precision = "auto",
         device: torch.device | str = "cpu",
@@ -77,7 +81,7 @@ class GlimpseWorld:
             raise UsageError(f"targets={task.targets}: the data set has {told} label(s) an image; wanted targets={told}")
         if spread and not isinstance(dataset, Canvases):
             raise UsageError(f"spread={spread}: {task.name} shows no canvases on which digits could move; wanted 0")
-        self.spread = spread
+        self.spread, self.augment_clutter = spread, augment_clutter
         self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
         self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
@@ -123,7 +127,9 @@ class GlimpseWorld:
         gain = rewards.RISES.get(self.task.reward)
         self._worth = None if gain is None else gain(self._logits[0], self.labels)
         self.locations: list[Tensor] = []  # each [B, 2], as looked at
-        self.hits: list[Tensor] = []  # each [B] bool: which looks had their middle on a digit; empty where boxes are unknown
+        # After the last look, for each [B] bool: whether its middle lay on a digit. Empty where boxes are unknown.
+        self.hits: list[Tensor] = []
+        self._asked: list[Tensor] = []  # each [B, 2], the locations before they were clipped
         self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
         self._told: list[Tensor] = []  # each [B] bool: whether that target was told right; so it is where none is left
@@ -134,7 +140,9 @@ class GlimpseWorld:
         return self._observe(torch.zeros(batch, 2, device=self.device))
 
     def _source(self) -> Dataset | Canvases | Crops:
-        return self.dataset.within(self.reach) if isinstance(self.dataset, Canvases) else self.dataset
+        if not isinstance(self.dataset, Canvases):
+            return self.dataset
+        return replace(self.dataset, reach=self.reach, crisp_clutter=not self.augment_clutter)
 
     @property
     def reach(self) -> float:
@@ -162,13 +170,8 @@ class GlimpseWorld:
         self._logits.append(logits.float())
         self._looking.append(~self._stopped)
         self.locations.append(location.detach())
-        self._tally[4] += ((action[:, :2].detach().abs() > self._reach).any(dim=1) & ~self._stopped).sum()
+        self._asked.append(action[:, :2].detach())
         last = len(self.locations) == self.horizon
-        if self.boxes is not None:
-            height, width = self.images.shape[-2:]
-            hits = glimpse.on_target(location.detach(), self.boxes, height, width).any(dim=1)
-            self.hits.append(hits & ~self._stopped)
-            self._tally[5] += self.hits[-1].sum()
         if last:
             self._count()
         done = torch.full_like(self._stopped, last)
@@ -290,13 +293,20 @@ class GlimpseWorld:
         return (looks.view(truth.shape) * weights).sum() / weights.sum()
 
     def _count(self) -> None:
+        """What the episodes just played add to the totals: at their end and at once, not look by look."""
         looking = torch.stack(self._looking, dim=1)  # [B, T]
         path = torch.stack(self.locations, dim=1)  # [B, T, 2]
-        path = path.where(looking[..., None], FAR) if self.stop else path
         height, width = self.images.shape[-2:]
+        clipped = (torch.stack(self._asked, dim=1).abs() > self._reach).any(dim=2) & looking
+        on_target = torch.zeros_like(clipped)
+        if self.boxes is not None:
+            on_target = glimpse.on_target(path, self.boxes[:, None], height, width).any(dim=2) & looking
+            self.hits = list(on_target.unbind(dim=1))
+        path = path.where(looking[..., None], FAR) if self.stop else path
         unique = glimpse.touched(path, self.task.size, self.task.scales, height, width).count_nonzero()
         correct = self.right.sum()
-        self._tally[:4] += torch.stack([torch.ones_like(looking[:, 0]).sum(), looking.sum(), correct, unique])
+        episodes = torch.ones_like(looking[:, 0]).sum()
+        self._tally[:6] += torch.stack([episodes, looking.sum(), correct, unique, clipped.sum(), on_target.sum()])
 
     def _check(self, action: Tensor) -> None:
         if not hasattr(self, "locations"):

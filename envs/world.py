@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What the world has seen happen since it was made."""
+    """What the world has seen happen since it was made; looks count when their episode ends."""
 
     episodes: int = 0
     """Images classified, repeats included."""

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from hardattn import experiment, plugins, results
-from hardattn.agents import CONTROLS
 from hardattn.envs.catch import Games
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError, unknown
@@ -17,6 +16,7 @@ from hardattn.envs.task_data import Data, Network, fixed_data, new_network, trai
 from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import Experiment
 
+FRESH = ("optimizer", "generator")  # of an agent that begins with another run's weights
 SHIPPED = Path(__file__).resolve().parent / "weights"
 
 
@@ -85,6 +85,25 @@ def load_perception(perception: nn.Module, name: str) -> None:
     fit(perception, read_weights(folder), folder)
 
 
+def load_both(perception: nn.Module, actor: Any, agent: str, name: str) -> None:
+    """Put a run's weights into a network and an agent of the same kinds. Raises HardattnError if they do not fit."""
+    folder = find(name)
+    state, saved = read_weights(folder), results.read_json(folder / results.CONFIG).get("agent")
+    if saved != agent:
+        raise UsageError(f"start_from={name}: its agent is {saved}, this run's is {agent}; wanted the same")
+    fit(perception, state, folder)
+    load_agent(actor, {key: value for key, value in state["agent"].items() if key not in FRESH}, agent, folder)
+
+
+def load_agent(actor: Any, state: dict[str, Any], agent: str, folder: Path) -> None:
+    """Put a run's state into an agent. Raises HardattnError if it does not fit."""
+    try:
+        actor.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise HardattnError(f"{folder}: the agent's state does not fit {agent}: {reason}; train the run again") from error
+
+
 def check_sha256(perception: nn.Module, wanted: str, source: str) -> None:
     """Refuse weights other than those asked for: raises HardattnError if the fingerprint differs."""
     found = weights_sha256(perception)
@@ -117,10 +136,7 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
     fit(perception, state, folder)
     world = setup.world(dataset, perception, batch_size=1, repeats=1)
     actor = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
-    try:
-        actor.load_state_dict(state["agent"] if "agent" in state or setup.agent not in CONTROLS else {})
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise HardattnError(f"{folder}: the agent's state does not fit {setup.agent}: {error}; train the run again") from error
+    load_agent(actor, state.get("agent", {}), setup.agent, folder)
     return Run(setup, dataset, perception, actor, folder)
 
 

@@ -37,8 +37,13 @@ class TrainSettings:
     augment: float = 0.5
     """Strength of random rotation, scaling, shear and shift of training images; 0 is none, 1 about as much as a digit bears.
     Tasks of gains shift and mirror instead, at any strength alike."""
+    augment_clutter: bool = True
+    """Distort the clutter of canvases as their digits are; off leaves it crisp. Perception then tells it from
+    resampled digits by that, which misleads where both are crisp (results/ram.md)."""
     spread: float = 0.0
     """Share of the agent's budget over which a canvas's digits move out from its middle, 0 to 1; 0 strews them at once."""
+    start_from: str = ""
+    """The run folder, or the task with shipped weights, whose perception and agent this run begins with; empty begins afresh."""
     perception_from: str = ""
     """Frozen only: the run folder whose perception is used, e.g. one made by `hardattn pretrain`; empty means the perception
     that ships with the package, which was trained on random looks."""

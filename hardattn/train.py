@@ -91,6 +91,8 @@ class Trainer:
         self.best: dict[str, Any] | None = None  # with keep=best: the lowest validation error so far, and the state it was of
         world = self._world(self.data, repeats=setup.train.repeats)
         self.agent = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
+        if setup.train.start_from:
+            loading.load_both(self.perception, self.agent, setup.agent, setup.train.start_from)
         self._start_phase()
 
     def run(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ class Trainer:
             learning=self.phase.perception_learns,
             augment=settings.augment,
             spread=settings.spread,
+            augment_clutter=settings.augment_clutter,
             attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardattn.envs.augment import turned
+from hardattn.envs.augment import random_affine, random_affine_pieces, turned
 from hardattn.envs.canvases import (
     Canvas,
     CanvasConfig,
+    Canvases,
     Label,
     canvas_label,
     draw,
@@ -268,3 +269,30 @@ def test_what_does_not_fit_is_named() -> None:
         fixed_set(dataset, CanvasConfig(9), seed=0, count=0)
     with pytest.raises(ValueError, match=r"indices: got torch.int64 \[2, 1\], wanted int64 \[B\]"):
         draw(dataset, indices[:, None], CanvasConfig(9), seeded())
+
+
+def test_pieces_are_cut_from_distorted_images() -> None:
+    """Resampling a piece alone gives what resampling the whole image and then cutting gives."""
+    images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    top, left = torch.tensor([0, 3, 20, 7, 12, 20]), torch.tensor([5, 20, 0, 7, 1, 20])
+    whole = random_affine(images, 0.8, torch.Generator().manual_seed(1))
+    pieces = random_affine_pieces(images, top, left, 8, 0.8, torch.Generator().manual_seed(1))
+    for piece, image, y, x in zip(pieces, whole, top.tolist(), left.tolist(), strict=True):
+        torch.testing.assert_close(piece, image[:, y : y + 8, x : x + 8], atol=1e-5, rtol=1e-4)
+
+
+def test_clutter_is_no_crisper_than_the_digits() -> None:
+    """A checkerboard of single pixels survives no resampling: where any of it is left, something was not distorted."""
+    board = (torch.arange(28)[:, None] + torch.arange(28)) % 2 * 255
+    source = Dataset("boards", board.to(torch.uint8).expand(10, 1, 28, 28).contiguous(), torch.arange(10), 10)
+
+    def steepest(**changes: bool) -> float:
+        shown = Canvases(source, CanvasConfig(100, clutter=6), **changes).show(
+            torch.arange(10), torch.Generator().manual_seed(0), 1.0
+        )
+        return float(shown.images.float().diff(dim=-1).abs().mean())
+
+    assert steepest() < 0.8 * steepest(crisp_clutter=True)
+    plain = Canvases(source, CanvasConfig(100, clutter=6)).show(torch.arange(10), torch.Generator().manual_seed(0)).images
+    crisp = Canvases(source, CanvasConfig(100, clutter=6), crisp_clutter=True)
+    assert torch.equal(plain, crisp.show(torch.arange(10), torch.Generator().manual_seed(0)).images)  # nothing is distorted

@@ -84,6 +84,8 @@ def test_an_action_of_one_is_a_unit() -> None:
     assert world.locations[0][0].tolist() == [0.5, -1.0]
     world.step(torch.full((8, 2), 3.0))
     assert world.locations[1][0].tolist() == [1, 1]
+    for _ in range(2, world.horizon):
+        world.step(torch.zeros(8, 2))
     assert world.counts.clipped == 8  # the second look alone
 
 

@@ -133,8 +133,23 @@ def test_a_location_outside_is_clipped_and_counted() -> None:
     action = torch.zeros(8, 2)
     action[0, 0], action[1, 1] = 3.0, -1.5
     world.step(action)
-    assert world.counts.clipped == 2
     assert world.locations[0][:2].tolist() == [[1.0, 0.0], [0.0, -1.0]]
+    for _ in range(1, world.horizon):
+        world.step(torch.zeros(8, 2))
+    assert world.counts.clipped == 2
+
+
+def test_a_dealt_batch_lies_in_the_same_memory_and_is_the_one_that_comes_next() -> None:
+    """Otherwise a replayed update would show the same examples for ever."""
+    world, plain = small_world(seed=3), small_world(seed=3)
+    places = set()
+    for _ in range(5):
+        world.deal()
+        world.reset()
+        plain.reset()
+        assert torch.equal(world.examples, plain.examples) and torch.equal(world.images, plain.images)
+        places.add(world._pass.take().data_ptr())
+    assert len(places) == 1
 
 
 def test_stopping_freezes_the_belief_and_costs_nothing() -> None:

@@ -317,3 +317,19 @@ def test_the_run_folder_tells_the_whole_story(tmp_path: Path) -> None:
     assert predictions["probabilities"].shape == (400, 10)
     assert 100 * predictions["wrong"].float().mean() == pytest.approx(final["protocols"]["mean"]["error"])
     assert not list(tmp_path.glob(".*")) and not [file for file in os.listdir(tmp_path) if file.endswith((".pkl", ".pt", ".pth"))]
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny(), tmp_path / "first")
+    begun = Trainer(tiny("start_from=first", seed=5), tmp_path / "second")
+    first = results.read_state(tmp_path / "first" / results.CHECKPOINT)
+    assert weights_sha256(begun.perception) == results.read_json(tmp_path / "first" / results.FINAL)["perception_sha256"]
+    assert all(torch.equal(weight, first["agent"]["policy"][name]) for name, weight in begun.agent.policy.state_dict().items())
+    assert not begun.agent.optimizer.state  # what moves them begins afresh
+    with pytest.raises(UsageError, match="start_from=first: its agent is reinforce, this run's is ppo"):
+        Trainer(tiny("start_from=first", agent="ppo"), tmp_path / "third")
+    with pytest.raises(HardattnError, match="does not fit"):
+        Trainer(tiny("start_from=first", "core_width=20"), tmp_path / "third")
+    with pytest.raises(UsageError, match=r"no folder \./nowhere"):
+        Trainer(tiny("start_from=./nowhere"), tmp_path / "third")
