@@ -234,7 +234,7 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
         config_class = getattr(plugins.agent_class(name), "Config", None)
         return Experiment(
             task=setup,
-            train=TrainSettings(**saved["train"]),
+            train=TrainSettings(**(_before(setup) | saved["train"])),
             agent=name,
             agent_config=None if config_class is None or saved["agent_config"] is None else config_class(**saved["agent_config"]),
             seed=saved["seed"],
@@ -262,10 +262,11 @@ def task_from_json(saved: dict[str, Any], named: str | None = None) -> Task:
 def changed(saved: dict[str, Any], wanted: dict[str, Any], setup: Experiment, keys: tuple[str, ...] = SAME) -> str:
     """In which settings a saved config.json is not as wanted, in words, e.g. "train: episodes was 10, is 20"; empty if in none.
 
-    A setting that the saved one's version did not have yet counts as being at its default: a default is what was done before.
+    A setting that the saved one's version did not have yet counts as what was done then: as a rule that is its default.
     """
     for key in keys:
-        told = difference(_completed(saved.get(key), getattr(setup, key, None)), wanted[key])
+        before = _before(setup.task) if key == "train" else {}
+        told = difference(_completed(saved.get(key), getattr(setup, key, None), before), wanted[key])
         if told:
             return f"{key}: {told}"
     return ""
@@ -282,13 +283,18 @@ def difference(saved: Any, wanted: Any) -> str:
     return f"was {saved}, is {wanted}"
 
 
-def _completed(saved: Any, config: Any) -> Any:
-    """A saved section with the fields that its dataclass `config` has and it lacks, at their defaults."""
+def _before(task: Task) -> dict[str, Any]:
+    """What training did before there was a setting for it, where that is not the setting's default."""
+    return {"augment_clutter": False} if task.canvas and task.canvas.clutter else {}
+
+
+def _completed(saved: Any, config: Any, before: dict[str, Any]) -> Any:
+    """A saved section with the fields that its dataclass `config` has and it lacks, as they were `before` or at their defaults."""
     if not isinstance(saved, dict) or not dataclasses.is_dataclass(config):
         return saved
     fields = {field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING}
-    kept = {key: _completed(value, getattr(config, key, None)) for key, value in saved.items()}
-    return fields | kept
+    kept = {key: _completed(value, getattr(config, key, None), {}) for key, value in saved.items()}
+    return fields | before | kept
 
 
 def _plain(value: Any) -> Any:

@@ -130,7 +130,32 @@ CANVAS: dict[str, Any] = {
     "perception.encoder": "conv",
 }
 # A fully connected encoder learns less from a canvas and sees more of them in the same time (results/ram.md).
-LONG: dict[str, Any] = {"train.episodes": 5_000_000, "perception.encoder": "fc", "train.augment": 0.2}
+# Its row was measured with clutter left crisp, which at this strength makes no difference.
+LONG: dict[str, Any] = {
+    "train.episodes": 5_000_000,
+    "perception.encoder": "fc",
+    "train.augment": 0.2,
+    "train.augment_clutter": False,
+}
+# Ten times the canvases in large batches: minutes on a GPU, a day on a processor (results/gpu.md).
+BEST: dict[str, Any] = {
+    "train.batch_size": 1024,
+    "train.learning_rate": 2e-3,
+    "train.evaluations": 20,
+    "train.augment": 0.4,
+    "train.augment_clutter": True,
+    "perception.encoder": "conv",
+}
+# After that, named by start_from: small steps on canvases as they are measured, whole and undistorted (results/ram.md).
+FINISH: dict[str, Any] = {
+    "train.episodes": 400_000,
+    "train.batch_size": 128,
+    "train.learning_rate": 5e-4,
+    "train.evaluations": 10,
+    "train.augment": 0.0,
+    "train.spread": 0.0,
+    "agent.learning_rate": 3e-4,
+}
 # The upper core and the spread of looks of Ba et al. 2015: a variance of 0.03, where 1 is 15 % of the image's width.
 DRAM: dict[str, Any] = {"train.episodes": 1_500_000, "agent.policy": "lstm", "agent.std": 0.173}
 # Two digits begin near the middle, and the policy moves slowly, or it has left them before perception reads (results/dram.md).
@@ -142,6 +167,7 @@ TWO: dict[str, Any] = DRAM | {
     "train.spread": 0.5,
     "agent.learning_rate": 1e-4,
 }
+BEST_TWO = {key: value for key, value in BEST.items() if key != "perception.encoder"} | {"agent.learning_rate": 2e-4}
 
 # Nothing but the end of a game pays. A critic that knows how each stands can be believed from the next frames on (a low decay);
 # games cost little, so each is gone over twice and no more (results/dram.md). 800,000 games are 18 million frames; the paper has 20
@@ -184,15 +210,24 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "quick": QUICK,
     },
     **{
-        task: {"default": CANVAS | settings, "quick": CANVAS | settings | QUICK}
-        for task, settings in {
-            "ram-translated60": {},
-            "ram-cluttered60": LONG,
+        task: {
+            "default": CANVAS | settings,
+            "best": CANVAS | settings | best,
+            "finish": CANVAS | settings | best | FINISH,
+            "quick": CANVAS | settings | QUICK,
+        }
+        for task, settings, best in (
+            ("ram-translated60", {}, BEST | {"train.episodes": 17_000_000, "train.batch_size": 512, "train.augment": 0.5}),
+            ("ram-cluttered60", LONG, BEST | {"train.episodes": 32_000_000}),
             # A look's spread in pixels stays as on the smaller canvases, and the digit moves out from the middle (results/ram.md).
-            "ram-cluttered100": LONG | {"agent.std": 0.06, "train.episodes": 4_000_000, "train.spread": 0.5},
-            "ram-cluttered60-narrow": {},
-        }.items()
+            (
+                "ram-cluttered100",
+                LONG | {"agent.std": 0.06, "train.episodes": 4_000_000, "train.spread": 0.5},
+                BEST | {"train.episodes": 17_000_000},
+            ),
+        )
     },
+    "ram-cluttered60-narrow": {"default": CANVAS, "quick": CANVAS | QUICK},
     "catch": {
         "default": CATCH | {"train.episodes": 800_000},
         "quick": CATCH | QUICK,
@@ -200,8 +235,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{task: {"default": GAINS, "quick": GAINS | {"train.episodes": 20_000}} for task in ("dasnet-cifar10", "dasnet-fashion")},
     "dasnet-cue": {"default": CUE, "quick": CUE | {"train.episodes": 20_000}},
     "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
-    "dram-addition": {"default": TWO, "quick": TWO | QUICK},
-    "dram-pairs": {"default": TWO | {"train.episodes": 2_500_000}, "quick": TWO | QUICK},
+    **{
+        task: {
+            "default": TWO | settings,
+            "best": TWO | settings | BEST_TWO | {"train.episodes": best},
+            "finish": TWO | FINISH | {"agent.learning_rate": 1e-4},
+            "quick": TWO | QUICK,
+        }
+        for task, settings, best in (
+            ("dram-addition", {}, 12_000_000),
+            ("dram-pairs", {"train.episodes": 2_500_000, "train.augment_clutter": False}, 10_000_000),
+        )
+    },
 }
 
 

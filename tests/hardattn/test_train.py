@@ -17,7 +17,7 @@ from hardattn.agents.reinforce import Reinforce
 from hardattn.envs import datasets
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.perception import weights_sha256
-from hardattn.experiment import Experiment, build
+from hardattn.experiment import Experiment, build, changed, from_json, to_json
 from hardattn.settings import TrainSettings
 from hardattn.train import Phase, Trainer, phases, train
 
@@ -333,3 +333,14 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: p
         Trainer(tiny("start_from=first", "core_width=20"), tmp_path / "third")
     with pytest.raises(UsageError, match=r"no folder \./nowhere"):
         Trainer(tiny("start_from=./nowhere"), tmp_path / "third")
+
+
+@pytest.mark.parametrize(("task", "told"), [("ram-cluttered60", "augment_clutter was False, is True"), ("ram-mnist", "")])
+def test_an_older_run_left_its_clutter_crisp(task: str, told: str) -> None:
+    """Before there was a setting for it, and that is not today's default; where nothing is strewn it makes no difference."""
+    setup = build(task, "reinforce", sets=["augment_clutter=on"], device="cpu")
+    saved = to_json(setup)
+    assert changed(saved, to_json(setup), setup) == ""
+    del saved["train"]["augment_clutter"]
+    assert changed(saved, to_json(setup), setup).removeprefix("train: ") == told
+    assert from_json(saved).train.augment_clutter is (told == "")
