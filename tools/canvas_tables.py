@@ -21,18 +21,39 @@ FOLDER = ROOT / "results" / "canvases"
 RUNS = FOLDER / "runs.jsonl"
 FIGURE = ROOT / "results" / "on-target.png"
 
-# Page -> row name -> the command that makes it, without the seed.
+CRISP = "results/runs/crisp"  # where the commands of two stages keep the first
+
+
+def two_stages(task: str) -> tuple[str, str]:
+    """The commands of a run whose clutter was left crisp, and of the one that goes on from it."""
+    first = f"{CRISP}/{task}"
+    return (
+        f"hardattn train {task} --preset best --set augment_clutter=off --out {first}",
+        f"hardattn train {task} --preset finish --set start_from={first}",
+    )
+
+
+# Page -> row name -> the command that makes it, without the seed. Before a comma stands the task.
 PAGES = {
     "ram": {
         "translated60": "hardattn train ram-translated60",
+        "translated60, best": "hardattn train ram-translated60 --preset best",
         "cluttered60": "hardattn train ram-cluttered60",
+        "cluttered60, crisp": two_stages("ram-cluttered60")[0],
+        "cluttered60, finished": two_stages("ram-cluttered60")[1],
         "cluttered100": "hardattn train ram-cluttered100",
+        "cluttered100, crisp": two_stages("ram-cluttered100")[0],
+        "cluttered100, finished": two_stages("ram-cluttered100")[1],
         "cluttered60-narrow": "hardattn train ram-cluttered60-narrow",
         "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random",
     },
     "dram": {
         "pairs": "hardattn train dram-pairs",
+        "pairs, crisp": two_stages("dram-pairs")[0],
+        "pairs, finished": two_stages("dram-pairs")[1],
         "addition": "hardattn train dram-addition",
+        "addition, best": "hardattn train dram-addition --preset best --out results/runs/best/dram-addition",
+        "addition, finished": "hardattn train dram-addition --preset finish --set start_from=results/runs/best/dram-addition",
         "catch": "hardattn train catch --agent ppo",
     },
 }
@@ -42,6 +63,11 @@ TITLES = {
     "ram": "RAM on canvases: translated and cluttered digits",
     "dram": "DRAM's two digits, and Catch",
 }
+
+
+def task_of(row: str) -> str:
+    """The task behind a row's name."""
+    return row.partition(",")[0]
 
 
 def page(rows: list[dict[str, Any]], name: str) -> str:
@@ -66,20 +92,21 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
         told = [f"{controls[control]['error']:.2f}" if control in controls else "" for control in ("random", "centre", "oracle")]
         # What games came to cannot be averaged.
         paths = "" if row["config"]["task"].get("catch") else f"{protocols['paths10']['error']:.2f}"
-        target = f"{TARGETS[row['row']]:.1f}" if row["row"] in TARGETS else ""
+        task = task_of(row["row"])
+        target = f"{TARGETS[task]:.1f}" if task in TARGETS else ""
         lines.append(
             f"| {row['row']} | {row['seed']} | **{protocols['mean']['error']:.2f}** | {low:.2f} - {high:.2f} "
             f"| {protocols['sampled']['error']:.2f} | {paths} | {' | '.join(told)} | {target} |"
         )
     lines += [
         "",
-        "| row | shown in training | minutes | validation | parameters of perception |",
-        "|---|---|---|---|---|---|",
+        "| row | seed | shown in training | on | minutes | validation | parameters of perception |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
-            f"| {row['row']} | {row['episodes']:,} | {row['seconds'] / 60:.0f} | {row['validation_error']:.2f} "
-            f"| {row['parameters']:,} |"
+            f"| {row['row']} | {row['seed']} | {row['episodes']:,} | {'GPU' if row['config']['device'] == 'cuda' else 'CPU'} "
+            f"| {row['seconds'] / 60:.0f} | {row['validation_error']:.2f} | {row['parameters']:,} |"
         )
     present = [row["row"] for row in rows]
     lines += ["", "Commands (add `--seed K`):", ""]
@@ -91,12 +118,13 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
 def beside(rows: list[dict[str, Any]]) -> list[str]:
     """Our mean over seeds beside what others report, and looks on target."""
     lines = ["## Beside what others report", "", "| task | who | error |", "|---|---|---|"]
-    for name in dict.fromkeys(row["row"] for row in rows):
-        runs = [row for row in rows if row["row"] == name]
-        error = statistics.mean(row["protocols"]["mean"]["error"] for row in runs)
-        task = runs[0]["config"]["task"]
-        lines.append(f"| {name} | hardattn, {len(runs)} seed{'s' if len(runs) > 1 else ''} | **{error:.2f}** |")
-        lines += [f"| | {source} | {theirs:.2f} |" for source, theirs in task["published"]]
+    for task in dict.fromkeys(task_of(row["row"]) for row in rows):
+        of_task = [row for row in rows if task_of(row["row"]) == task]
+        for name in dict.fromkeys(row["row"] for row in of_task):
+            errors = [row["protocols"]["mean"]["error"] for row in of_task if row["row"] == name]
+            seeds = f"{len(errors)} seed{'s' if len(errors) > 1 else ''}"
+            lines.append(f"| {name} | hardattn, {seeds} | **{statistics.mean(errors):.2f}** |")
+        lines += [f"| | {source} | {theirs:.2f} |" for source, theirs in of_task[0]["config"]["task"]["published"]]
     found = [row for row in rows if "on_target_by_look" in row["protocols"]["mean"]]
     if found:
         lines += ["", "## Looks on target, in percent", "", "| row | looks chosen by | each look |", "|---|---|---|"]
