@@ -46,7 +46,6 @@ class GlimpseWorld:
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
 
     With `spread`, the digits of canvases lie near the middle at first and move out over that share of the training budget.
-    `augment` distorts their clutter as well, unless `augment_clutter` is off.
 
     Raises UsageError for a batch that is not a multiple of `repeats` or larger than the data set, or `spread` without canvases.
     """
@@ -63,7 +62,6 @@ class GlimpseWorld:
         attention: Attention = "hard",
         augment: float = 0.0,
         spread: float = 0.0,
-        augment_clutter: bool = True,
         stop: bool = False,
         precision: Precision = "auto",
         device: torch.device | str = "cpu",
@@ -81,7 +79,7 @@ class GlimpseWorld:
             raise UsageError(f"targets={task.targets}: the data set has {told} label(s) an image; wanted targets={told}")
         if spread and not isinstance(dataset, Canvases):
             raise UsageError(f"spread={spread}: {task.name} shows no canvases on which digits could move; wanted 0")
-        self.spread, self.augment_clutter = spread, augment_clutter
+        self.spread = spread
         self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
         self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
@@ -142,7 +140,7 @@ class GlimpseWorld:
     def _source(self) -> Dataset | Canvases | Crops:
         if not isinstance(self.dataset, Canvases):
             return self.dataset
-        return replace(self.dataset, reach=self.reach, crisp_clutter=not self.augment_clutter)
+        return replace(self.dataset, reach=self.reach)
 
     @property
     def reach(self) -> float:

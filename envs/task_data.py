@@ -73,10 +73,11 @@ def new_cnn(kind: str, data: Dataset | Pictures) -> Cnn:
     return cnn.maxout(data.channels, data.classes, int(images.shape[-1]))
 
 
-def training_data(task: Task, label_noise: float = 0.0) -> Data:
+def training_data(task: Task, label_noise: float = 0.0, augment_clutter: bool = True) -> Data:
     """What a task shows in training: its images, new canvases of them each time, or games. HardattnError if data are missing.
 
-    With `label_noise` that share of the images has another class's label. Raises UsageError where a task cannot have that.
+    With `label_noise` that share of the images has another class's label. Without `augment_clutter` a canvas's clutter stays crisp
+    where its digits are distorted. Raises UsageError where a task cannot have noise.
     """
     if task.catch or task.gating:
         if label_noise:
@@ -86,7 +87,7 @@ def training_data(task: Task, label_noise: float = 0.0) -> Data:
     images = images.mislabelled(label_noise) if label_noise else images
     if task.crop:
         return Crops(images, task.crop)
-    return images if task.canvas is None else Canvases(images, task.canvas)
+    return images if task.canvas is None else Canvases(images, task.canvas, crisp_clutter=not augment_clutter)
 
 
 def _held_out(task: Task, split: str) -> Pictures:

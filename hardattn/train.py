@@ -78,7 +78,7 @@ class Trainer:
     def __init__(self, setup: Experiment, folder: Path, watch: Callable[[Progress], None] = lambda progress: None) -> None:
         self.setup, self.folder, self.watch = setup, folder, watch
         torch.manual_seed(setup.seed)  # the networks' first weights and dropout
-        self.data = task_data.training_data(setup.task, setup.train.label_noise).to(setup.device)
+        self.data = task_data.training_data(setup.task, setup.train.label_noise, setup.train.augment_clutter).to(setup.device)
         self.validation = task_data.fixed_data(setup.task, "validation").to(setup.device)
         self.data_sha256 = self.data.sha256()
         self.perception = setup.perception(self.data)
@@ -137,7 +137,6 @@ class Trainer:
             learning=self.phase.perception_learns,
             augment=settings.augment,
             spread=settings.spread,
-            augment_clutter=settings.augment_clutter,
             attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )

@@ -76,15 +76,16 @@ def build(
     return Experiment(made, sections["train"], name, chosen, seed, resolve_device(device))
 
 
-def images_of(task: Task, split: str, label_noise: float = 0.0) -> Dataset | Canvases | Crops:
+def images_of(task: Task, split: str, label_noise: float = 0.0, augment_clutter: bool = True) -> Dataset | Canvases | Crops:
     """What a baseline is shown: in training the task's images, or new canvases each time; of other splits the fixed ones.
 
-    With `label_noise` that share of the training images has another class's label.
+    With `label_noise` that share of the training images has another class's label; without `augment_clutter` clutter stays crisp.
     """
     if task.gating:  # a policy over filters learns from what its network has not seen; a baseline is that network's peer
         images = datasets.load(task.dataset, split)
         return images.mislabelled(label_noise) if label_noise and split == "train" else images
-    data = task_data.training_data(task, label_noise) if split == "train" else task_data.fixed_data(task, split)
+    learning = split == "train"
+    data = task_data.training_data(task, label_noise, augment_clutter) if learning else task_data.fixed_data(task, split)
     assert isinstance(data, Dataset | Canvases | Crops)
     return data
 
@@ -115,7 +116,7 @@ class BaselineTrainer:
     def __init__(self, setup: Experiment, folder: Path, watch: Callable[[Progress], None]) -> None:
         self.setup, self.folder, self.watch = setup, folder, watch
         torch.manual_seed(setup.seed)
-        self.data = images_of(setup.task, "train", setup.train.label_noise).to(setup.device)
+        self.data = images_of(setup.task, "train", setup.train.label_noise, setup.train.augment_clutter).to(setup.device)
         self.validation = images_of(setup.task, "validation").to(setup.device)
         self.data_sha256 = self.data.sha256()
         self.model = make(setup, self.data)

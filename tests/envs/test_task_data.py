@@ -1,11 +1,12 @@
 """Canvas tasks as worlds: fresh canvases in training, fixed ones for measuring, true boxes for both."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
-from hardattn import evaluate, plugins
+from hardattn import evaluate, plugins, train_baseline
 from hardattn.envs import datasets, task_data
 from hardattn.envs.canvases import Canvases
 from hardattn.envs.datasets import Dataset
@@ -135,3 +136,13 @@ def test_a_canvas_task_trains(tmp_path: object) -> None:
     trainer._one_update()
     trainer._evaluate({})
     assert trainer.validation_error is not None and 70 < trainer.validation_error < 100
+
+
+@pytest.mark.parametrize("data_of", [task_data.training_data, lambda task, *rest: train_baseline.images_of(task, "train", *rest)])
+def test_clutter_stays_crisp_only_where_it_is_asked_to(data_of: Any) -> None:
+    task = TASKS["ram-cluttered60"]
+    assert not data_of(task).crisp_clutter and not data_of(task, 0.0, True).crisp_clutter
+    assert data_of(task, 0.0, False).crisp_clutter
+    world = small("ram-cluttered60", augment=0.5)
+    world.dataset = data_of(task, 0.0, False)
+    assert world._source().crisp_clutter
