@@ -127,6 +127,7 @@ def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], 
     generator = torch.Generator(device).manual_seed(0)
 
     def roll() -> dict[str, Tensor]:
+        """Random looks at a random batch."""
         chosen = torch.randint(len(dataset), (batch,), generator=generator, device=device)
         images = dataset.images[chosen]
         table = table_for(images, task.scales)
@@ -151,6 +152,7 @@ def _perception(task: Task, dataset: datasets.Dataset, batch: int, precision: st
     agent = Reinforce(world.observation_space, world.action_space, device=world.device)
 
     def play() -> dict[str, Tensor]:
+        """A batch of episodes."""
         collect(agent, world)
         return {}
 
@@ -163,6 +165,7 @@ def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str)
     optimizer = torch.optim.Adam(world.network.parameters(), fused=True)
 
     def update() -> dict[str, Tensor]:
+        """One step of both."""
         told = agent.update(world)
         optimizer.zero_grad()
         world.loss().backward()
@@ -170,6 +173,7 @@ def _training(task: Task, dataset: datasets.Dataset, batch: int, precision: str)
         return told
 
     def schedule() -> None:
+        """Constant step sizes."""
         agent.schedule(0.0)
         set_rate(optimizer, 1e-3)
 

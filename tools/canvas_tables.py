@@ -154,11 +154,11 @@ def by_overlap() -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
-    """The share of looks on target, look by look, of each row's policy (a line a seed) and of random looks."""
+    """The share of looks on target, look by look, of each task's last row (a line a seed) and of random looks."""
     import matplotlib.pyplot as plt
 
     found = [row for row in rows if "on_target_by_look" in row["protocols"]["mean"] and row["config"]["agent"] != "random"]
-    names = list(dict.fromkeys(row["row"] for row in found))
+    names = list({task_of(row["row"]): row["row"] for row in found}.values())
     figure, grid = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.6), sharey=True, squeeze=False, layout="constrained")
     for axes, name in zip(grid[0], names, strict=True):
         seeds = [row for row in found if row["row"] == name]
@@ -169,7 +169,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         axes.plot(
             looks, seeds[0]["controls"]["random"]["on_target_by_look"], "o-", color="#9aa5b1", markersize=3, label="random looks"
         )
-        axes.set(title=name, xlabel="look", ylim=(0, 100))
+        axes.set(title=task_of(name), xlabel="look", ylim=(0, 100))
         axes.title.set_fontsize(9)
     grid[0, 0].set_ylabel("on target, %")
     grid[0, 0].legend(fontsize=7, loc="lower right")
