@@ -24,6 +24,7 @@ class Random:
     """Looks anywhere in the action space, uniformly; greedy or not."""
 
     Config = ControlConfig
+    recordable = True
 
     def __init__(
         self,

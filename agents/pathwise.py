@@ -48,6 +48,7 @@ class Pathwise:
 
     Config = PathwiseConfig
     attention = "soft"
+    recordable = True
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ class PPO:
     """Chooses looks by a stochastic policy of the observation and learns it by clipped policy gradient."""
 
     Config = PPOConfig
+    recordable = True
 
     def __init__(
         self,

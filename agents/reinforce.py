@@ -63,6 +63,7 @@ class Reinforce:
     """Chooses looks by a stochastic policy of the observation and learns it by policy gradient."""
 
     Config = ReinforceConfig
+    recordable = True
 
     def __init__(
         self,

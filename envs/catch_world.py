@@ -82,6 +82,8 @@ class CatchWorld:
         # Games, frames, caught, unique pixels, clipped, frames with the ball in the finest patch, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
 
+    recordable = True
+
     @property
     def generator(self) -> torch.Generator:
         """Where its chances come from: the order of examples, canvases, distortions."""

@@ -64,8 +64,12 @@ class Crops:
             for length in (height, width)
         )
         span = torch.arange(self.size, device=images.device)
-        row, column, batch = (top + span)[:, :, None], (left + span)[:, None, :], torch.arange(len(images))[:, None, None]
-        windows = images.movedim(1, -1)[batch.to(images.device), row, column].movedim(-1, 1).contiguous()
+        row, column, batch = (
+            (top + span)[:, :, None],
+            (left + span)[:, None, :],
+            torch.arange(len(images), device=images.device)[:, None, None],
+        )
+        windows = images.movedim(1, -1)[batch, row, column].movedim(-1, 1).contiguous()
         if augment:
             windows = random_affine(windows.float() / 255, augment, generator)
         return Shown(windows, self.source.labels[indices], None)

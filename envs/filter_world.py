@@ -88,6 +88,11 @@ class FilterWorld:
         self._tally = torch.zeros(5, dtype=torch.int64, device=self.device)
 
     @property
+    def recordable(self) -> bool:
+        """Whether a GPU may record its episodes: not where pictures are spoiled, by tables that come from the host."""
+        return getattr(self.dataset, "corruption", "none") == "none"
+
+    @property
     def generator(self) -> torch.Generator:
         """Where its chances come from: the order of examples, canvases, distortions."""
         return self._pass.generator

@@ -99,6 +99,11 @@ class GlimpseWorld:
         self._clock = torch.eye(self.horizon, device=self.device)
 
     @property
+    def recordable(self) -> bool:
+        """Whether a GPU may record its episodes: so far where no crops are shown."""
+        return not isinstance(self.dataset, Crops)
+
+    @property
     def generator(self) -> torch.Generator:
         """Where its chances come from: the order of examples, canvases, distortions."""
         return self._pass.generator

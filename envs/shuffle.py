@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import HardattnError, UsageError
 
 
 class ShuffledPass:
@@ -23,18 +23,28 @@ class ShuffledPass:
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._cursor = 0
         self._dealt: Tensor | None = None
+        self._waiting = False
 
     def deal(self) -> None:
-        """Lay the next batch out; `take()` then gives it, always in the same memory, where a replayed update reads it."""
+        """Lay the next batch out; the next `take()` gives it, always in the same memory, where a replayed update reads it."""
         batch = self._next()
         if self._dealt is None:
             self._dealt = batch.clone()
         else:
             self._dealt.copy_(batch)
+        self._waiting = True
 
     def take(self) -> Tensor:
-        """The indices of the next batch's examples, [batch_size / repeats] int64; or of the one that was dealt."""
-        return self._next() if self._dealt is None else self._dealt
+        """The indices of the next batch's examples, [batch_size / repeats] int64.
+
+        Raises HardattnError where batches are dealt and this one was taken before.
+        """
+        if self._dealt is None:
+            return self._next()
+        if not self._waiting:
+            raise HardattnError("an update that is recorded plays one batch; add --set recorded=off")
+        self._waiting = False
+        return self._dealt
 
     def _next(self) -> Tensor:
         if self._cursor + self.examples > len(self._order):
@@ -46,7 +56,7 @@ class ShuffledPass:
     def reseed(self, seed: int) -> None:
         """Start the pass and the random stream afresh."""
         self.generator.manual_seed(seed)
-        self._order, self._cursor = self._order[:0], 0
+        self._order, self._cursor, self._dealt = self._order[:0], 0, None
 
     def state_dict(self) -> dict[str, Tensor]:
         """The generator, the order and how far the pass has come."""
@@ -56,7 +66,7 @@ class ShuffledPass:
         """Continue from `state_dict()`; other keys are passed over."""
         restore(self.generator, state["generator"])
         self._order = state["order"].to(self.device)
-        self._cursor = int(state["cursor"])
+        self._cursor, self._dealt = int(state["cursor"]), None
 
 
 def restore(generator: torch.Generator, state: Tensor) -> None:

@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What the world has seen happen since it was made; looks count when their episode ends."""
+    """What the world has seen happen since it was made; of glimpses, when an episode has ended."""
 
     episodes: int = 0
     """Images classified, repeats included."""

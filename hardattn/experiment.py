@@ -90,6 +90,7 @@ def build(
         )
     if hasattr(sections["agent"], "check_population"):
         sections["agent"].check_population(sections["train"].repeats)
+    _check_start(sections["train"], agent, preset)
     if base.gating:
         sections["gating"] = _gating(sections, base, asked)
     elif sections["train"].mode == "frozen":
@@ -109,6 +110,16 @@ def build(
         seed=seed,
         device=resolve_device(device),
     )
+
+
+def _check_start(train: TrainSettings, agent: str, preset: str) -> None:
+    """Raise UsageError where a run cannot begin with another's weights, or should and does not say whose."""
+    if preset == "finish" and not train.start_from:
+        raise UsageError("--preset finish goes on from a finished run; name its folder: --set start_from=FOLDER")
+    if train.start_from and train.mode == "frozen":
+        raise UsageError(f"start_from={train.start_from}: mode=frozen takes its perception from perception_from; wanted joint")
+    if train.start_from and (agent == "snes" or agent.startswith("sb3:")):
+        raise UsageError(f"start_from={train.start_from}: {agent} keeps more than weights; wanted reinforce, ppo or pathwise")
 
 
 def _takes(config: Any, field: str, value: Any) -> bool:
@@ -266,7 +277,10 @@ def changed(saved: dict[str, Any], wanted: dict[str, Any], setup: Experiment, ke
     """
     for key in keys:
         before = _before(setup.task) if key == "train" else {}
-        told = difference(_completed(saved.get(key), getattr(setup, key, None), before), wanted[key])
+        one, other = _completed(saved.get(key), getattr(setup, key, None), before), wanted[key]
+        if key == "train" and isinstance(one, dict):
+            one = one | {"recorded": other["recorded"]}  # replayed or not, the same comes out
+        told = difference(one, other)
         if told:
             return f"{key}: {told}"
     return ""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from hardattn import experiment, plugins, results
+from hardattn.agents import CONTROLS
 from hardattn.envs.catch import Games
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError, unknown
@@ -16,7 +17,7 @@ from hardattn.envs.task_data import Data, Network, fixed_data, new_network, trai
 from hardattn.envs.tasks import TASKS, Task
 from hardattn.experiment import Experiment
 
-FRESH = ("optimizer", "generator")  # of an agent that begins with another run's weights
+FRESH = ("optimizer", "generator")  # what an agent does not take over from the run that it starts from
 SHIPPED = Path(__file__).resolve().parent / "weights"
 
 
@@ -92,7 +93,7 @@ def load_both(perception: nn.Module, actor: Any, agent: str, name: str) -> None:
     if saved != agent:
         raise UsageError(f"start_from={name}: its agent is {saved}, this run's is {agent}; wanted the same")
     fit(perception, state, folder)
-    load_agent(actor, {key: value for key, value in state["agent"].items() if key not in FRESH}, agent, folder)
+    load_agent(actor, {key: value for key, value in state.get("agent", {}).items() if key not in FRESH}, agent, folder)
 
 
 def load_agent(actor: Any, state: dict[str, Any], agent: str, folder: Path) -> None:
@@ -136,6 +137,8 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
     fit(perception, state, folder)
     world = setup.world(dataset, perception, batch_size=1, repeats=1)
     actor = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
+    if "agent" not in state and setup.agent not in CONTROLS:
+        raise HardattnError(f"{folder} holds no agent; train the run again")
     load_agent(actor, state.get("agent", {}), setup.agent, folder)
     return Run(setup, dataset, perception, actor, folder)
 

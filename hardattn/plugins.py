@@ -15,7 +15,7 @@ from hardattn.envs.world import Attention
 METHODS = {
     "begin": "begin(batch_size) -> memory",
     "act": "act(observation, memory, greedy=False) -> (action, memory)",
-    "update": "update(world) -> dict[str, float]",
+    "update": "update(world) -> dict of numbers",
     "state_dict": "state_dict() -> dict",
     "load_state_dict": "load_state_dict(state)",
 }

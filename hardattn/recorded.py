@@ -1,7 +1,8 @@
 """On a GPU: an update recorded once as a CUDA graph and replayed, so that a thousand small kernels no longer wait for Python.
 
-A replay repeats what the device did, and nothing that Python decided. So what is decided anew at each update stays outside: which
-examples come next and how far digits spread (`world.deal()`), and the step sizes (`agent.schedule()`).
+A replay repeats what the device did, in the same memory, and nothing that Python decided. So an update plays one batch and changes
+its state in place, and what is decided anew each time stays outside: which examples come next (`world.deal()`), how far digits
+spread (`world.reach`) and the step sizes (`agent.schedule()`).
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from hardattn.envs.errors import HardattnError
 
 Metrics = Mapping[str, float | Tensor]
 
@@ -19,20 +22,20 @@ class Recorded:
     """`update()`: run as it is a few times, then recorded, then replayed. Call it on a stream of its own, as `own_stream` gives.
 
     `generators` are those that it draws from besides torch's own. Whatever tensors it returns lie in the graph's memory: the next
-    replay overwrites them.
+    replay overwrites them. Raises HardattnError for an update that cannot be recorded.
     """
 
     def __init__(self, update: Callable[[], Metrics], generators: list[torch.Generator]) -> None:
         self.update, self.generators = update, generators
-        self.runs = 0
+        self.calls = 0
         self.key: Hashable = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.metrics: Metrics = {}
 
     def __call__(self, key: Hashable = None) -> Metrics:
         """One update. `key` stands for what Python decides in it: when that changes, it is recorded anew."""
-        self.runs += 1
-        if self.runs <= WARM_UP:
+        self.calls += 1
+        if self.calls <= WARM_UP:
             return self.update()
         if self.graph is None or key != self.key:
             self.graph, self.metrics = None, {}  # their memory goes to the next graph
@@ -44,9 +47,13 @@ class Recorded:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
-        # thread_local: a thread beside this one, with a stream of its own, may go on.
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-            self.metrics = self.update()
+        try:
+            # thread_local: what other threads ask of the device does not spoil the recording.
+            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+                self.metrics = self.update()
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise HardattnError(f"an update could not be recorded ({reason}); run it from Python: --set recorded=off") from error
         return graph
 
 

@@ -41,9 +41,11 @@ class TrainSettings:
     """Distort the clutter of canvases as their digits are; off leaves it crisp. Perception then tells it from
     resampled digits by that, which misleads where both are crisp (results/ram.md)."""
     spread: float = 0.0
-    """Share of the agent's budget over which a canvas's digits move out from its middle, 0 to 1; 0 strews them at once."""
+    """Share of the agent's budget over which a canvas's digits move out from its middle, 0 to 1; 0 strews them at once. On a
+    GPU they do so in steps of a twentieth of the room."""
     start_from: str = ""
-    """The run folder, or the task with shipped weights, whose perception and agent this run begins with; empty begins afresh."""
+    """The run folder, or the task with shipped weights, whose perception and policy this run begins with, its critic and optimisers
+    afresh; empty begins with none."""
     perception_from: str = ""
     """Frozen only: the run folder whose perception is used, e.g. one made by `hardattn pretrain`; empty means the perception
     that ships with the package, which was trained on random looks."""
@@ -60,8 +62,8 @@ class TrainSettings:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of perception: auto is bf16 where the machine has fast bf16, else fp32."""
     recorded: bool = True
-    """On a GPU, record an update as a CUDA graph and replay it, several times faster, where the agent is one of ours that learns by
-    gradient; off runs every update from Python."""
+    """On a GPU, record an update as a CUDA graph and replay it, several times faster, where agent and world say that they can be;
+    off runs every update from Python."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "batch_size", "repeats", "learning_rate", "clip_norm", "evaluations"):
@@ -137,7 +139,7 @@ LONG: dict[str, Any] = {
     "train.augment": 0.2,
     "train.augment_clutter": False,
 }
-# Ten times the canvases in large batches: minutes on a GPU, a day on a processor (results/gpu.md).
+# Four to eleven times as many canvases, in large batches: minutes on a GPU (results/gpu.md).
 BEST: dict[str, Any] = {
     "train.batch_size": 1024,
     "train.learning_rate": 2e-3,

@@ -157,7 +157,7 @@ def _updates(name: str) -> Iterator[str]:
     """update() plays episodes and reports finite numbers."""
     world = _training_world(name, learning=True)
     metrics = _new(name, world).update(world)
-    if not isinstance(metrics, dict):
+    if not isinstance(metrics, Mapping):
         yield f"update() returned {type(metrics).__name__}, wanted a dict of numbers"
         return
     for key, value in metrics.items():

@@ -75,7 +75,9 @@ def phases(settings: TrainSettings) -> list[Phase]:
 class Trainer:
     """The state of one run and its loop. All of it is in `state_dict()`, so a resumed run goes on to the bit."""
 
-    def __init__(self, setup: Experiment, folder: Path, watch: Callable[[Progress], None] = lambda progress: None) -> None:
+    def __init__(
+        self, setup: Experiment, folder: Path, watch: Callable[[Progress], None] = lambda progress: None, resuming: bool = False
+    ) -> None:
         self.setup, self.folder, self.watch = setup, folder, watch
         torch.manual_seed(setup.seed)  # the networks' first weights and dropout
         self.data = task_data.training_data(setup.task, setup.train.label_noise, setup.train.augment_clutter).to(setup.device)
@@ -91,7 +93,7 @@ class Trainer:
         self.best: dict[str, Any] | None = None  # with keep=best: the lowest validation error so far, and the state it was of
         world = self._world(self.data, repeats=setup.train.repeats)
         self.agent = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
-        if setup.train.start_from:
+        if setup.train.start_from and not resuming:
             loading.load_both(self.perception, self.agent, setup.agent, setup.train.start_from)
         self._start_phase()
 
@@ -149,13 +151,15 @@ class Trainer:
                 self.world.observation_space, self.world.action_space, device=self.setup.device, seed=self.setup.seed
             )
         self.recorded = None
-        if settings.recorded and self.setup.device != "cpu" and hasattr(self.acting, "schedule"):
+        on_gpu = torch.device(self.setup.device).type == "cuda"
+        if settings.recorded and on_gpu and self.world.recordable and getattr(self.acting, "recordable", False):
             self.recorded = Recorded(self._learn, [self.world.generator, self.acting.generator])
 
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
         self._schedule()
         if self.recorded:
+            self.acting.schedule(self.world.progress)
             self.world.deal()
             metrics = numbers(self.recorded(key=getattr(self.world, "reach", None)))
         else:
@@ -173,9 +177,7 @@ class Trainer:
         return metrics
 
     def _schedule(self) -> None:
-        """Set this update's step sizes; what is replayed has none of its own."""
-        if hasattr(self.acting, "schedule"):
-            self.acting.schedule(self.world.progress)
+        """Set perception's step size for this update."""
         if self.optimizer:
             settings = self.setup.train
             rising = min(1.0, (self.phase_update + 1) / (settings.warmup * self.phase.updates + 1))
@@ -191,7 +193,11 @@ class Trainer:
         """The agent's round. What goes wrong inside it becomes one line; the traceback lies in error.txt for its author."""
         try:
             told = self.acting.update(self.world)
-            return {name: value if isinstance(value, Tensor) else float(value) for name, value in told.items()}
+            # Tensors stay where they are computed, and all are read at once.
+            return {
+                name: value.detach().reshape(()) if isinstance(value, Tensor) and value.is_cuda else float(value)
+                for name, value in told.items()
+            }
         except HardattnError:
             raise
         except Exception as error:
@@ -309,10 +315,8 @@ class Trainer:
 
 def numbers(metrics: Metrics) -> dict[str, float]:
     """What an update told, as numbers: waits for the device once."""
-    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
-    if not tensors:
-        return {name: float(value) for name, value in metrics.items()}
-    read = dict(zip(tensors, torch.stack([value.double().reshape(()) for value in tensors.values()]).tolist(), strict=True))
+    tensors = {name: value.double() for name, value in metrics.items() if isinstance(value, Tensor)}
+    read = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)) if tensors else {}
     return {name: read[name] if name in read else float(value) for name, value in metrics.items()}
 
 
@@ -327,7 +331,8 @@ def train(
     final = may_start(folder, setup, wanted, resume)
     if final is not None:
         return final
-    trainer = Trainer(setup, folder, watch)  # before anything is written: what it refuses must not occupy the folder
+    resuming = resume and (folder / results.CHECKPOINT).exists()
+    trainer = Trainer(setup, folder, watch, resuming)  # before anything is written: what it refuses must not occupy the folder
     return run_alone(trainer, folder, wanted, resume)
 
 

@@ -35,7 +35,7 @@ from hardattn.train import Interrupted, Progress, check_origin, interruptible, m
 BATCH = 500  # images side by side where nothing is learned
 CHECKED = 50  # steps after which the loss is looked at, which makes a GPU wait
 # What of TrainSettings a baseline has no use for, and the value that says so.
-UNUSED = {"mode": "joint", "repeats": 1, "spread": 0.0, "perception_from": "", "keep": "last"}
+UNUSED = {"mode": "joint", "repeats": 1, "spread": 0.0, "perception_from": "", "start_from": "", "keep": "last", "recorded": True}
 
 
 def baseline_class(name: str) -> Any:

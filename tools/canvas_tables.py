@@ -105,7 +105,7 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
     ]
     for row in rows:
         lines.append(
-            f"| {row['row']} | {row['seed']} | {row['episodes']:,} | {'GPU' if row['config']['device'] == 'cuda' else 'CPU'} "
+            f"| {row['row']} | {row['seed']} | {row['episodes']:,} | {row['config']['device'].partition(':')[0].upper()} "
             f"| {row['seconds'] / 60:.0f} | {row['validation_error']:.2f} | {row['parameters']:,} |"
         )
     present = [row["row"] for row in rows]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hardattn.agents.base import collect
 from hardattn.agents.fixed import Centre, Random
 from hardattn.agents.reinforce import Reinforce
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.glimpse import hard_glimpse
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception, weights_sha256
@@ -148,8 +148,12 @@ def test_a_dealt_batch_lies_in_the_same_memory_and_is_the_one_that_comes_next() 
         world.reset()
         plain.reset()
         assert torch.equal(world.examples, plain.examples) and torch.equal(world.images, plain.images)
-        places.add(world._pass.take().data_ptr())
+        places.add(world.examples.data_ptr())
     assert len(places) == 1
+    with pytest.raises(HardattnError, match="plays one batch; add --set recorded=off"):
+        world.reset()
+    world.reseed(3)
+    world.reset()  # nothing lies there any more
 
 
 def test_stopping_freezes_the_belief_and_costs_nothing() -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from hardattn import results
+from hardattn.agents.reinforce import Reinforce
 from hardattn.cli import main
 from hardattn.envs import datasets, glimpse
 from hardattn.envs.canvases import Canvases
+from hardattn.envs.errors import HardattnError
 from hardattn.envs.tasks import CanvasConfig
 from hardattn.experiment import build
 from hardattn.making import make_vector_env
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 SMALL = ["batch_size=32", "episodes=384", "evaluations=2"]
 KINDS = [
     ("ram-mnist", "reinforce", ["repeats=2", "dropout=0.1"]),
-    ("ram-mnist", "reinforce", ["mode=staged", "precision=fp32"]),
+    ("ram-mnist", "reinforce", ["precision=fp32"]),
     ("ram-mnist", "ppo", []),
     ("ram-mnist", "pathwise", []),
     ("ram-translated60", "reinforce", []),
@@ -62,7 +64,6 @@ def test_replayed_equals_run_from_python(tmp_path: Path, task: str, agent: str, 
         with own_stream("cuda"):
             for _ in range(WARM_UP + 4):
                 told.append(trainer._one_update())
-                trainer.phase_update %= trainer.phase.updates
             if recorded:
                 assert trainer.recorded and trainer.recorded.graph
         ends.append((told, [trainer.perception.state_dict(), trainer.agent.state_dict(), trainer.world.state_dict()]))
@@ -81,6 +82,33 @@ def test_an_update_waits_for_the_device_once_at_its_end(tmp_path: Path, task: st
             trainer._learn()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_each_phase_is_recorded_anew(tmp_path: Path) -> None:
+    ends = []
+    for recorded in ("on", "off"):
+        sets = [*SMALL, "episodes=1024", "mode=staged", "frozen_share=0.3", f"recorded={recorded}"]
+        train(build("ram-mnist", "reinforce", sets=sets, device="cuda:0"), tmp_path / recorded)
+        ends.append(results.read_state(tmp_path / recorded / results.CHECKPOINT))
+        ends[-1]["progress"] = []
+    assert same(*ends)
+
+
+class Asks(Reinforce):
+    """Waits for the device in the midst of its update, which a recording cannot."""
+
+    def update(self, world: Any) -> dict[str, Tensor]:
+        told = super().update(world)
+        return {name: value * float(value) for name, value in told.items()}
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_an_update_that_cannot_be_recorded_is_told_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardattn.plugins.agent_class", lambda name: Asks)
+    with pytest.raises(HardattnError, match="--set recorded=off"):
+        train(build("ram-mnist", "reinforce", sets=SMALL, device="cuda"), tmp_path / "on")
+    train(build("ram-mnist", "reinforce", sets=[*SMALL, "recorded=off"], device="cuda"), tmp_path / "off")
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -327,12 +327,33 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: p
     assert weights_sha256(begun.perception) == results.read_json(tmp_path / "first" / results.FINAL)["perception_sha256"]
     assert all(torch.equal(weight, first["agent"]["policy"][name]) for name, weight in begun.agent.policy.state_dict().items())
     assert not begun.agent.optimizer.state  # what moves them begins afresh
+    with pytest.raises(StopAt):
+        train(tiny("start_from=first"), tmp_path / "second", watch=killed_after(11))
+    (tmp_path / "first").rename(tmp_path / "away")
+    train(tiny("start_from=first"), tmp_path / "second", resume=True)  # the checkpoint holds all that is needed
+    (tmp_path / "away").rename(tmp_path / "first")
     with pytest.raises(UsageError, match="start_from=first: its agent is reinforce, this run's is ppo"):
         Trainer(tiny("start_from=first", agent="ppo"), tmp_path / "third")
     with pytest.raises(HardattnError, match="does not fit"):
         Trainer(tiny("start_from=first", "core_width=20"), tmp_path / "third")
     with pytest.raises(UsageError, match=r"no folder \./nowhere"):
         Trainer(tiny("start_from=./nowhere"), tmp_path / "third")
+
+
+def test_what_cannot_begin_with_weights_is_told_so() -> None:
+    with pytest.raises(UsageError, match="--preset finish goes on from a finished run"):
+        build("ram-cluttered60", "reinforce", preset="finish")
+    with pytest.raises(UsageError, match="mode=frozen takes its perception from perception_from"):
+        tiny("start_from=first", "mode=frozen")
+    for agent in ("snes", "sb3:PPO"):
+        with pytest.raises(UsageError, match=f"{agent} keeps more than weights"):
+            build("ram-mnist", agent, sets=["start_from=first", "mode=joint"])
+
+
+def test_a_run_may_go_on_without_being_recorded() -> None:
+    """Replayed or not, the same comes out."""
+    one, other = (tiny(f"recorded={recorded}") for recorded in ("on", "off"))
+    assert changed(to_json(one), to_json(other), other) == ""
 
 
 @pytest.mark.parametrize(("task", "told"), [("ram-cluttered60", "augment_clutter was False, is True"), ("ram-mnist", "")])
