@@ -229,7 +229,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             ),
         )
     },
-    "ram-cluttered60-narrow": {"default": CANVAS, "quick": CANVAS | QUICK},
+    "ram-cluttered60-narrow": {"default": CANVAS, "finish": CANVAS | FINISH, "quick": CANVAS | QUICK},
     "catch": {
         "default": CATCH | {"train.episodes": 800_000},
         "quick": CATCH | QUICK,

@@ -45,6 +45,8 @@ PAGES = {
         "cluttered100, crisp": two_stages("ram-cluttered100")[0],
         "cluttered100, finished": two_stages("ram-cluttered100")[1],
         "cluttered60-narrow": "hardattn train ram-cluttered60-narrow",
+        "cluttered60-narrow, finished": "hardattn train ram-cluttered60-narrow --preset finish "
+        "--set start_from=results/runs/ram-cluttered60-narrow/reinforce/seed-0",
         "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random",
     },
     "dram": {
