@@ -157,7 +157,7 @@ class Trainer:
 
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
-        self._schedule()
+        self._set_perception_rate()
         if self.recorded:
             self.acting.schedule(self.world.progress)
             self.world.deal()
@@ -176,8 +176,8 @@ class Trainer:
         self.episodes += self.setup.train.batch_size
         return metrics
 
-    def _schedule(self) -> None:
-        """Set perception's step size for this update."""
+    def _set_perception_rate(self) -> None:
+        """Perception's step size for this update: a warm-up, then a cosine."""
         if self.optimizer:
             settings = self.setup.train
             rising = min(1.0, (self.phase_update + 1) / (settings.warmup * self.phase.updates + 1))
