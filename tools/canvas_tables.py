@@ -54,8 +54,7 @@ PAGES = {
         "pairs, crisp": two_stages("dram-pairs")[0],
         "pairs, finished": two_stages("dram-pairs")[1],
         "addition": "hardattn train dram-addition",
-        "addition, best": "hardattn train dram-addition --preset best --out results/runs/best/dram-addition",
-        "addition, finished": "hardattn train dram-addition --preset finish --set start_from=results/runs/best/dram-addition",
+        "addition, best": "hardattn train dram-addition --preset best",
         "catch": "hardattn train catch --agent ppo",
     },
 }
