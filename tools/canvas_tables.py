@@ -47,7 +47,7 @@ PAGES = {
         "cluttered60-narrow": "hardattn train ram-cluttered60-narrow",
         "cluttered60-narrow, finished": "hardattn train ram-cluttered60-narrow --preset finish "
         "--set start_from=results/runs/ram-cluttered60-narrow/reinforce/seed-0",
-        "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random",
+        "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random --set augment_clutter=off",
     },
     "dram": {
         "pairs": "hardattn train dram-pairs",
