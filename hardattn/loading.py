@@ -1,6 +1,7 @@
 """Open what was trained before: a run folder, or the weights that ship with the package under a task's name."""
 
 import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def load_agent(actor: Any, state: dict[str, Any], agent: str, folder: Path) -> N
     try:
         actor.load_state_dict(state)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")  # torch names every weight
         raise HardattnError(f"{folder}: the agent's state does not fit {agent}: {reason}; train the run again") from error
 
 
@@ -148,7 +149,7 @@ def fit(perception: nn.Module, state: dict[str, Any], folder: Path) -> None:
     try:
         perception.load_state_dict(state["perception"])
     except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")  # torch names every weight
         raise HardattnError(f"{folder}: its perception does not fit this task's network: {reason}") from error
     wanted = state.get("perception_sha256") or _recorded_sha256(folder)
     if wanted:
