@@ -51,7 +51,7 @@ def bench(
     precisions = ["fp32"] + (["bf16"] if use_bf16("auto", torch.device(device)) else [])
     rows = []
     for batch in batch_sizes:
-        makers: dict[tuple[str, str], Callable[[], None]] = {("loop", "training"): _loop_training(task, dataset, batch)}
+        makers: dict[tuple[str, str], Callable[[], object]] = {("loop", "training"): _loop_training(task, dataset, batch)}
         makers["fp32", "rollout"] = _rollout(task, dataset, batch)
         for precision in precisions:
             makers[precision, "perception"] = _perception(task, dataset, batch, precision)
@@ -90,7 +90,7 @@ def show(table: dict[str, Any]) -> None:
 
 
 def _measure(
-    makers: dict[tuple[str, str], Callable[[], None]], batch: int, seconds: float, device: str
+    makers: dict[tuple[str, str], Callable[[], object]], batch: int, seconds: float, device: str
 ) -> dict[tuple[str, str], float]:
     """Images a second of each function: windows taken in turn, so that a slow moment of the machine meets them all; medians."""
     for step in makers.values():
@@ -122,7 +122,7 @@ def _world(task: Task, dataset: datasets.Dataset, batch: int, precision: Any, le
     return GlimpseWorld(task, dataset, perception, batch_size=batch, precision=precision, learning=learning, device=device)
 
 
-def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], None]:
+def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], object]:
     device = dataset.images.device
     generator = torch.Generator(device).manual_seed(0)
 
@@ -136,15 +136,7 @@ def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], 
             hard_glimpse(images, locations, task.size, task.scales, table=table)
         return {}
 
-    recorded = Recorded(roll, [generator])
-
-    def step() -> None:
-        if device.type == "cuda":
-            recorded()
-        else:
-            roll()
-
-    return step
+    return Recorded(roll, [generator]) if device.type == "cuda" else roll
 
 
 def _perception(task: Task, dataset: datasets.Dataset, batch: int, precision: str) -> Callable[[], None]:
