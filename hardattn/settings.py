@@ -139,14 +139,14 @@ LONG: dict[str, Any] = {
     "train.augment": 0.2,
     "train.augment_clutter": False,
 }
+# On a field of 100 pixels a look's spread stays as wide as on the smaller ones, and the digit moves out from the middle.
+WIDE: dict[str, Any] = {"agent.std": 0.06, "train.spread": 0.5}
 # Four to eleven times as many canvases, in large batches: minutes on a GPU (results/gpu.md).
 BEST: dict[str, Any] = {
     "train.batch_size": 1024,
     "train.learning_rate": 2e-3,
     "train.evaluations": 20,
     "train.augment": 0.4,
-    "train.augment_clutter": True,
-    "perception.encoder": "conv",
 }
 # After that, named by start_from: small steps on canvases as they are measured, whole and undistorted. It undoes what crisp clutter
 # taught (results/ram.md); where there is no clutter it brings nothing (results/dram.md).
@@ -170,7 +170,7 @@ TWO: dict[str, Any] = DRAM | {
     "train.spread": 0.5,
     "agent.learning_rate": 1e-4,
 }
-BEST_TWO = {key: value for key, value in BEST.items() if key != "perception.encoder"} | {"agent.learning_rate": 2e-4}
+BEST_TWO = BEST | {"agent.learning_rate": 2e-4}
 
 # Nothing but the end of a game pays. A critic that knows how each stands can be believed from the next frames on (a low decay);
 # games cost little, so each is gone over twice and no more (results/dram.md). 800,000 games are 18 million frames; the paper has 20
@@ -212,23 +212,22 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "best": {"train.episodes": 8_250_000, "train.evaluations": 50, "perception.encoder": "conv"},  # 150 passes
         "quick": QUICK,
     },
-    **{
-        task: {
-            "default": CANVAS | settings,
-            "best": CANVAS | settings | best,
-            "quick": CANVAS | settings | QUICK,
-            **({"finish": CANVAS | settings | best | FINISH} if task != "ram-translated60" else {}),
-        }
-        for task, settings, best in (
-            ("ram-translated60", {}, BEST | {"train.episodes": 17_000_000, "train.batch_size": 512, "train.augment": 0.5}),
-            ("ram-cluttered60", LONG, BEST | {"train.episodes": 32_000_000}),
-            # A look's spread in pixels stays as on the smaller canvases, and the digit moves out from the middle (results/ram.md).
-            (
-                "ram-cluttered100",
-                LONG | {"agent.std": 0.06, "train.episodes": 4_000_000, "train.spread": 0.5},
-                BEST | {"train.episodes": 17_000_000},
-            ),
-        )
+    "ram-translated60": {
+        "default": CANVAS,
+        "best": CANVAS | BEST | {"train.episodes": 17_000_000, "train.batch_size": 512, "train.augment": 0.5},
+        "quick": CANVAS | QUICK,
+    },
+    "ram-cluttered60": {
+        "default": CANVAS | LONG,
+        "best": CANVAS | BEST | {"train.episodes": 32_000_000},
+        "finish": CANVAS | FINISH,
+        "quick": CANVAS | LONG | QUICK,
+    },
+    "ram-cluttered100": {
+        "default": CANVAS | LONG | WIDE | {"train.episodes": 4_000_000},
+        "best": CANVAS | BEST | WIDE | {"train.episodes": 17_000_000},
+        "finish": CANVAS | WIDE | FINISH,
+        "quick": CANVAS | LONG | WIDE | QUICK,
     },
     "ram-cluttered60-narrow": {"default": CANVAS, "finish": CANVAS | FINISH, "quick": CANVAS | QUICK},
     "catch": {
@@ -238,17 +237,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{task: {"default": GAINS, "quick": GAINS | {"train.episodes": 20_000}} for task in ("dasnet-cifar10", "dasnet-fashion")},
     "dasnet-cue": {"default": CUE, "quick": CUE | {"train.episodes": 20_000}},
     "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
-    **{
-        task: {
-            "default": TWO | settings,
-            "best": TWO | settings | BEST_TWO | {"train.episodes": best},
-            "quick": TWO | QUICK,
-            **({"finish": TWO | FINISH | {"agent.learning_rate": 1e-4}} if task == "dram-pairs" else {}),
-        }
-        for task, settings, best in (
-            ("dram-addition", {}, 12_000_000),
-            ("dram-pairs", {"train.episodes": 2_500_000, "train.augment_clutter": False}, 10_000_000),
-        )
+    "dram-addition": {"default": TWO, "best": TWO | BEST_TWO | {"train.episodes": 12_000_000}, "quick": TWO | QUICK},
+    "dram-pairs": {
+        "default": TWO | {"train.episodes": 2_500_000, "train.augment_clutter": False},
+        "best": TWO | BEST_TWO | {"train.episodes": 10_000_000},
+        "finish": TWO | FINISH | {"agent.learning_rate": 1e-4},
+        "quick": TWO | QUICK,
     },
 }
 
