@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TASK ?= ram-mnist
+JOBS ?= 2
 
 .PHONY: train test check wheel clean
 .DELETE_ON_ERROR:
@@ -17,7 +18,7 @@ train: $(INSTALLED) ## train the default agent on TASK (ram-mnist)
 	$(BIN)/hardattn train $(TASK) --resume
 
 test: $(INSTALLED) ## the whole test suite but what is marked slow
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(INSTALLED) ## lint, format and types
 	$(BIN)/ruff check .

@@ -104,8 +104,10 @@ def show_report(report: dict[str, Any]) -> None:
         for who, row in policies:
             rates = " ".join(f"{rate:.0f}" for rate in row["on_target_by_look"])
             results.print(f"looks on target, {who}, each look: {rates} %", highlight=False, soft_wrap=True)
-    by_look = " ".join(f"{error:.2f}" for error in report["protocols"]["mean"]["error_by_look"])
-    results.print(f"error after each look: {by_look} %", highlight=False, soft_wrap=True)
+    errors = report["protocols"]["mean"]["error_by_look"]
+    if len(errors) > 1:
+        by_look = " ".join(f"{error:.2f}" for error in errors)
+        results.print(f"error after each look: {by_look} %", highlight=False, soft_wrap=True)
     results.print(
         f"pixels per image: {report['processed_pixels']:.0f} processed, {report['unique_pixels']:.0f} different",
         highlight=False,

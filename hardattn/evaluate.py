@@ -27,7 +27,7 @@ class Measured:
     probabilities: Tensor  # [N, K] after the last look, or [N, L, K] after the last look for each of L targets
     labels: Tensor  # [N], or [N, L] with -1 where none is left
     wrong: Tensor  # [N] bool
-    error_by_look: tuple[float, ...]  # T errors in percent, the last of which is the error
+    error_by_look: tuple[float, ...]  # T errors in percent, the last of which is the error; that one alone of a game
     on_target_by_look: tuple[float, ...] = ()  # share of looks whose middle lay on a digit, in percent; empty where that is unknown
 
     @property
@@ -53,6 +53,8 @@ def measure(agent: Agent, world: AnyWorld, greedy: bool = True) -> Measured:
     logits, wanted, truth = torch.cat(beliefs), torch.cat(labels), torch.cat(truths)  # [N, T, K], [N] or [N, L], [N, T]
     each = world.horizon // world.task.targets
     by_look = tuple(percent(look) for look in wrong_so_far(logits.argmax(dim=-1), truth, each).unbind(1))
+    if world.task.catch:
+        by_look = by_look[-1:]  # nothing is told before a game's end
     on_target = tuple(percent(look) for look in torch.cat(hits).unbind(dim=1)) if hits else ()
     probabilities = (logits[:, -1] if wanted.ndim == 1 else logits[:, each - 1 :: each]).softmax(dim=-1)
     return Measured(probabilities, wanted, is_wrong(probabilities, wanted), by_look, on_target)

@@ -60,6 +60,7 @@ def test_a_run_trains_is_opened_and_drawn(task: str, agent: str, tmp_path: Path,
     final = train(build(task, agent, sets=TINY[task], device="cpu"), tmp_path)
     assert final["flops_per_image"] > 0 and ("paths10" in final["protocols"]) == (task != "catch")
     run = loading.open_run(str(tmp_path))
+    assert len(final["protocols"]["mean"]["error_by_look"]) == (1 if task == "catch" else run.setup.task.num_glimpses)
     measured = evaluate.measure(run.agent, evaluate.test_world(run.world, run.dataset)())
     assert measured.error == final["protocols"]["mean"]["error"]
     paths = plots.Paths(run.agent, run.world(batch_size=2, repeats=1), torch.arange(2))
