@@ -39,12 +39,13 @@ def random_affine_pieces(
 
 
 def _maps(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Where each image's pixels are fetched from, as random affine maps [B, 2, 3]."""
+    """Where each image's pixels are fetched from, as random affine maps [B, 2, 3] of places in -1 to 1 along each axis."""
+    tall = images.shape[2] / images.shape[3]  # those places are not square where the image is not
     draw = (torch.rand(len(images), 6, generator=generator, device=images.device) * 2 - 1) * strength
     angle, shear = draw[:, 0] * ROTATION, draw[:, 1] * SHEAR
     scale_x, scale_y = 1 + draw[:, 2] * SCALE, 1 + draw[:, 3] * SCALE
-    row_x = torch.stack([angle.cos() * scale_x, shear - angle.sin(), draw[:, 4] * SHIFT], dim=1)
-    row_y = torch.stack([angle.sin(), angle.cos() * scale_y, draw[:, 5] * SHIFT], dim=1)
+    row_x = torch.stack([angle.cos() * scale_x, (shear - angle.sin()) * tall, draw[:, 4] * SHIFT], dim=1)
+    row_y = torch.stack([angle.sin() / tall, angle.cos() * scale_y, draw[:, 5] * SHIFT], dim=1)
     return torch.stack([row_x, row_y], dim=1)
 
 
@@ -54,8 +55,8 @@ def turned(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor
     Outside the image lies 0. At 90 this is rotated MNIST (Jaderberg et al. 2015, section 4.1, "R").
     """
     angle = (torch.rand(len(images), generator=generator, device=images.device) * 2 - 1) * math.radians(degrees)
-    zero = torch.zeros_like(angle)
-    rows = torch.stack([angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero], dim=1).view(-1, 2, 3)
+    zero, tall = torch.zeros_like(angle), images.shape[2] / images.shape[3]
+    rows = torch.stack([angle.cos(), -angle.sin() * tall, zero, angle.sin() / tall, angle.cos(), zero], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(rows, list(images.shape), align_corners=False)  # [B, H, W, 2]
     return F.grid_sample(images, grid, align_corners=False)
 

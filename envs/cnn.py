@@ -252,18 +252,24 @@ def small(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (
 
 
 def maxout(
-    channels: int = 3, classes: int = 10, size: int = 32, widths: tuple[int, int, int] = (32, 64, 64), units: int = 128
+    channels: int = 3,
+    classes: int = 10,
+    size: tuple[int, int] = (32, 32),
+    widths: tuple[int, int, int] = (32, 64, 64),
+    units: int = 128,
 ) -> Cnn:
     """Three convolutional maxout layers of two pieces, a fully connected one of five, softmax: the network of dasNet.
+
+    `size` is the height and width of its images.
 
     Kernels, padding and pooling follow pylearn2's CIFAR-10 network (Goodfellow et al. 2013), which dasNet starts from; there the
     widths are 96, 192, 192 and 500 units.
     """
-    stages, inputs = [], channels
+    stages, inputs, sides = [], channels, list(size)
     for maps, kernel, padding, pool in zip(widths, (8, 8, 5), (4, 3, 3), ((4, 2), (4, 2), (2, 2)), strict=True):
         stages.append(Stage(inputs, maps, kernel, padding, pool, pieces=2))
-        inputs, size = maps, math.ceil((size + 2 * padding - kernel + 1 - pool[0]) / pool[1]) + 1
-    return Cnn(nn.Identity(), stages, MaxoutHead(inputs * size**2, units, 5), nn.Linear(units, classes), channels)
+        inputs, sides = maps, [math.ceil((side + 2 * padding - kernel + 1 - pool[0]) / pool[1]) + 1 for side in sides]
+    return Cnn(nn.Identity(), stages, MaxoutHead(inputs * math.prod(sides), units, 5), nn.Linear(units, classes), channels)
 
 
 def cue(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (16, 32, 64)) -> Cnn:

@@ -40,7 +40,7 @@ class GlimpseWorld:
     Observation [B, D]: the perception features, the last location (x, y), the step index as T indicators (all zero after the
     last look), and, where the task says so, the last glimpse's pixels and the whole image made small. Action [B, 2]: the next
     location, clipped to the image, in the task's unit (from -1 to 1 as a rule); with `stop` a third number, above 0 of which the
-    episode stops looking: its state stands and later looks cost nothing.
+    episode stops looking: its state, location and glimpse stand and later looks cost nothing.
 
     `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
@@ -140,7 +140,8 @@ class GlimpseWorld:
         pixels = self.task.scales * shown.images.shape[1] * self.task.size**2
         self._glimpse = [torch.zeros(batch, pixels, device=self.device)] if self.task.see_glimpse else []
         self._context = [glimpse.coarse(shown.images, self.task.context).flatten(1)] if self.task.context else []
-        return self._observe(torch.zeros(batch, 2, device=self.device))
+        self._before = torch.zeros(batch, 2, device=self.device)  # where each episode looked last
+        return self._observe(self._before)
 
     def _source(self) -> Dataset | Canvases | Crops:
         if not isinstance(self.dataset, Canvases):
@@ -162,11 +163,15 @@ class GlimpseWorld:
         location = (action[:, :2] / self._reach).clamp(-1, 1)
         if self.stop:
             self._stopped = self._stopped | (action[:, 2] > 0)
+            location = torch.where(self._stopped[:, None], self._before, location)
+            self._before = location
         with torch.set_grad_enabled(self._keeps_graph):
             if not self.locations:
                 self._see.refresh(self.learning)
             seen = self._glimpses(location)
-            self._glimpse = [seen.flatten(1)] if self.task.see_glimpse else []
+            if self._glimpse:
+                news = seen.flatten(1)
+                self._glimpse = [torch.where(self._stopped[:, None], self._glimpse[0], news) if self.stop else news]
             state = self._see("look", self._state, self._filled(seen), self._filled(location))
             self._state = self._hold(state) if self.stop else state
             logits = self._see("read", self._state)[: len(self.labels)]

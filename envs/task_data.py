@@ -70,7 +70,30 @@ def new_cnn(kind: str, data: Dataset | Pictures) -> Cnn:
     if kind == "cue":
         return cnn.cue(data.channels, data.classes)
     images = data.source.images if isinstance(data, Pictures) else data.images
-    return cnn.maxout(data.channels, data.classes, int(images.shape[-1]))
+    height, width = images.shape[2:]
+    return cnn.maxout(data.channels, data.classes, (height, width))
+
+
+def one_label(data: Data, who: str) -> None:
+    """Raise UsageError if images bear several labels, of which `who` can tell but one."""
+    labels = getattr(data, "labels", None)
+    if labels is not None and labels.ndim > 1:
+        raise UsageError(f"{who}: the data set has {labels.shape[1]} labels an image; wanted one, labels of shape [N]")
+
+
+@torch.no_grad()
+def fits(model: nn.Module, shape: tuple[int, ...], who: str) -> None:
+    """Raise UsageError if a network cannot read images [C, H, W]: too small or too narrow for its layers."""
+    training, device = model.training, next(model.parameters()).device
+    try:
+        model.eval()(torch.zeros(2, *shape, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{who}: images of {shape[1]} x {shape[2]} pixels do not fit it ({reason}); wanted larger ones") from error
+    finally:
+        model.train(training)
 
 
 def training_data(task: Task, label_noise: float = 0.0, augment_clutter: bool = True) -> Data:

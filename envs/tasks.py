@@ -217,6 +217,8 @@ class Task:
             raise UsageError(f"unit={self.unit}: wanted a share of the image's width above 0, at most 0.5")
         if self.look_loss < 0:
             raise UsageError(f"look_loss={self.look_loss}: wanted 0 or more")
+        if not 0 <= self.background <= 1:
+            raise UsageError(f"background={self.background}: wanted 0 (black) to 1 (white)")
 
 
 def _positive(config: object, *names: str) -> None:

@@ -10,7 +10,9 @@ from hardattn.baselines import BASELINES
 from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import Task, find_task
 from hardattn.experiment import Experiment
-from hardattn.settings import NoSuchSetting
+from hardattn.settings import NoSuchSetting, TrainSettings
+
+UNEVEN = 1.01  # budgets in whole batches of several sizes are never quite the same
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,12 @@ class Comparison:
 def plan(asked: Comparison) -> list[Wanted]:
     """The runs of a comparison, controls among them, first seeds first.
 
-    Raises UsageError for wrong names, settings that nothing has, and budgets that differ.
+    Raises UsageError for wrong names, settings that nothing has, other images for one than for another, and budgets that differ.
     """
     if asked.seeds < 1:
         raise UsageError(f"--seeds {asked.seeds}: wanted 1 or more")
+    if asked.preset == "finish" or any("start_from" in text.partition("=")[0] for text in asked.sets):
+        raise UsageError("compare: every method trains from its beginning, so no start_from and no --preset finish; leave them out")
     controls = controls_of(find_task(asked.task))
     kinds = dict.fromkeys(asked.agents, "agent") | dict.fromkeys(asked.baselines, "baseline")
     kinds = {name: kind for name, kind in kinds.items() if name not in controls} | dict.fromkeys(controls, "control")
@@ -77,11 +81,27 @@ def plan(asked: Comparison) -> list[Wanted]:
         raise UsageError("compare: no agent and no baseline named; wanted e.g. --agents reinforce --baselines cnn")
     sets = _sets_by_name(asked, list(kinds))
     wanted = [_wanted(asked, name, kind, sets[name], seed) for seed in range(asked.seeds) for name, kind in kinds.items()]
-    budgets = {one.name: one.setup.train.episodes for one in wanted}
-    if len(set(budgets.values())) > 1:
+    shown = {one.name: _images_of(one.setup.task) for one in wanted}
+    if len(set(shown.values())) > 1:
+        told = "; ".join(f"{name}: {images}" for name, images in shown.items())
+        raise UsageError(f"the methods would be measured on other images ({told}); give all the same")
+    budgets = {one.name: _spends(one.setup.train) for one in wanted}
+    if max(budgets.values()) > UNEVEN * min(budgets.values()):
         told = ", ".join(f"{name} {episodes:,}" for name, episodes in budgets.items())
-        raise UsageError(f"budgets differ ({told}); give all the same with --budget EPISODES")
+        raise UsageError(f"budgets in whole batches differ ({told}); give all the same with --budget EPISODES, many batches long")
     return wanted
+
+
+def _images_of(task: Task) -> str:
+    """What decides which images a task is measured on, in words."""
+    parts = [f"dataset={task.dataset}", f"crop={task.crop}" if task.crop else "", str(task.canvas or task.catch or "")]
+    parts += [f"corruption={task.gating.corruption} strength={task.gating.strength}"] if task.gating else []
+    return " ".join(part for part in parts if part)
+
+
+def _spends(train: TrainSettings) -> int:
+    """The images that a run shows, in whole batches."""
+    return max(1, train.episodes // train.batch_size) * train.batch_size
 
 
 def _wanted(asked: Comparison, name: str, kind: str, sets: list[str], seed: int) -> Wanted:
@@ -136,7 +156,7 @@ def controls_of(task: Task) -> list[str]:
     """The controls of a task: looks without choice, looks with the truth, and everything at as many pixels."""
     if task.gating:
         return ["centre", "random"]
-    oracle = ["oracle"] if task.canvas or task.catch else []
+    oracle = ["oracle"] if task.canvas else []
     return ["random", "centre", *oracle, *([] if task.catch or task.targets > 1 else ["cnn-small"])]
 
 

@@ -97,6 +97,12 @@ def build(
         source = sections["train"].perception_from
         if perception != own:
             raise UsageError("mode=frozen takes the network of perception_from as it is; leave its settings out")
+        data = sections["task"].dataset
+        if not source and data != base.dataset:
+            raise UsageError(
+                f"mode=frozen with dataset={data}: the network that ships was trained on {base.dataset}; make one with "
+                f"hardattn pretrain {base.name} --set dataset={data}, then --set perception_from=FOLDER"
+            )
         perception = _network_of(source, base.name)
     return Experiment(
         task=dataclasses.replace(
@@ -127,7 +133,7 @@ def _takes(config: Any, field: str, value: Any) -> bool:
     if field not in settings.settable(config):
         return False
     try:
-        dataclasses.replace(config, **{field: value})
+        settings.override({"agent": config}, {f"agent.{field}": str(value)})
     except UsageError:
         return False
     return True

@@ -21,7 +21,7 @@ from hardattn.envs import datasets, task_data
 from hardattn.envs.augment import shifted
 from hardattn.envs.cnn import Cnn, whiten
 from hardattn.envs.datasets import Dataset
-from hardattn.envs.errors import HardattnError
+from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.perception import weights_sha256
 from hardattn.envs.tasks import find_task
 from hardattn.envs.world import use_bf16
@@ -43,7 +43,12 @@ class CnnTrainer:
         self.setup, self.settings, self.folder, self.watch = setup, settings, folder, watch
         torch.manual_seed(setup.seed)
         self.data = datasets.load(setup.task.dataset, "train").to(setup.device)
+        who = f"pretrain {setup.task.name} with cnn={setup.task.gating.cnn}"
+        task_data.one_label(self.data, who)
+        if not self.data.in_place and settings.shift >= min(self.data.images.shape[2:]):
+            raise UsageError(f"shift={settings.shift}: images are {self.data.images.shape[2]} pixels high; wanted fewer")
         self.network = task_data.new_cnn(setup.task.gating.cnn, self.data)
+        task_data.fits(self.network, tuple(self.data.images.shape[1:]), who)
         self.network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         whiten(self.network, self.data.images[: min(len(self.data), 5000)])
         self.generator = torch.Generator(setup.device).manual_seed(setup.seed)

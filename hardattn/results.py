@@ -101,10 +101,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file. Raises HardattnError if it is missing or damaged."""
     with explained(path, "read"):
-        text = path.read_text()
+        text = path.read_bytes()
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not UTF-8
         raise HardattnError(f"{path} is damaged: {error}; restore it, or train again without --resume") from error
 
 

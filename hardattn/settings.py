@@ -69,8 +69,9 @@ class TrainSettings:
         for name in ("episodes", "batch_size", "repeats", "learning_rate", "clip_norm", "evaluations"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name}={getattr(self, name)}: wanted more than 0")
-        if self.weight_decay < 0:
-            raise UsageError(f"weight_decay={self.weight_decay}: wanted 0 or more")
+        for name in ("weight_decay", "augment"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)}: wanted 0 or more")
         if self.batch_size % self.repeats:
             raise UsageError(f"batch_size={self.batch_size} with repeats={self.repeats}: wanted a multiple of repeats")
         if min(self.random_share, self.frozen_share) < 0 or self.random_share + self.frozen_share > 1:
@@ -286,7 +287,16 @@ def override(sections: Mapping[str, Any], assignments: Mapping[str, Any]) -> dic
         section, field = _find(key, sections)
         kind = typing.get_type_hints(type(sections[section]))[field]
         changes[section][field] = _read(key, value, kind)
-    return {name: dataclasses.replace(config, **changes[name]) for name, config in sections.items()}
+    return {name: _replaced(config, changes[name]) for name, config in sections.items()}
+
+
+def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    """The config with other values. Raises UsageError where it refuses them, in whatever words: it may be a stranger's."""
+    try:
+        return dataclasses.replace(config, **changes)
+    except (ValueError, TypeError, AssertionError) as error:
+        told = " ".join(f"--set {name}={value}" for name, value in changes.items())
+        raise UsageError(f"{told}: {type(config).__name__} refuses it: {error or type(error).__name__}") from error
 
 
 def settable(config: Any) -> list[str]:

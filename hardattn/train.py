@@ -63,7 +63,8 @@ def phases(settings: TrainSettings) -> list[Phase]:
         return [Phase("joint", updates, True, True)]
     if settings.mode == "frozen":
         return [Phase("frozen", updates, False, True)]
-    looking, attending = round(updates * settings.random_share), round(updates * settings.frozen_share)
+    looking = round(updates * settings.random_share)
+    attending = min(round(updates * settings.frozen_share), updates - looking)  # two halves may both round up
     plan = [
         Phase("random", looking, True, False),
         Phase("frozen", attending, False, True),
@@ -244,7 +245,7 @@ class Trainer:
             "seconds": round(self.seconds, 2),
             "validation_error": self.validation_error,
         }
-        results.append_line(self.folder / results.CURVE, row | metrics)
+        results.append_line(self.folder / results.CURVE, row | {name: told for name, told in metrics.items() if name not in row})
 
     def _finish(self) -> dict[str, Any]:
         kept = self.update

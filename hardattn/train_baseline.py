@@ -5,6 +5,7 @@ import importlib
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ def make(setup: Experiment, data: Dataset | Canvases | Crops) -> nn.Module:
     """An untrained model for images like these; its weights come from torch's global random state."""
     first = torch.zeros(1, dtype=torch.int64, device=setup.device)
     shape = tuple(data.show(first, torch.Generator(setup.device)).images.shape[1:])
-    model: nn.Module = baseline_class(setup.agent)(shape, data.classes, setup.agent_config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element")  # layers of which such images leave nothing
+        model: nn.Module = baseline_class(setup.agent)(shape, data.classes, setup.agent_config)
+    task_data.fits(model, shape, f"--baseline {setup.agent}")
     return model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -118,6 +122,7 @@ class BaselineTrainer:
         torch.manual_seed(setup.seed)
         self.data = images_of(setup.task, "train", setup.train.label_noise, setup.train.augment_clutter).to(setup.device)
         self.validation = images_of(setup.task, "validation").to(setup.device)
+        task_data.one_label(self.data, f"--baseline {setup.agent}")
         self.data_sha256 = self.data.sha256()
         self.model = make(setup, self.data)
         slow = list(self.model.slow.parameters()) if hasattr(self.model, "slow") else []  # type: ignore[union-attr]

@@ -127,6 +127,6 @@ class SmallConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Looked:
         """[B, C, H, W] -> logits [B, K]."""
-        shrunk = F.adaptive_avg_pool2d(images, self.side) if self.side < min(images.shape[2:]) else images
+        shrunk = F.adaptive_avg_pool2d(images, self.side) if images.shape[2:] != (self.side, self.side) else images
         looked: Looked = self.net(shrunk.contiguous(memory_format=torch.channels_last))
         return looked

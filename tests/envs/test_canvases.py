@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -172,6 +173,21 @@ def test_half_a_turn_and_no_turn() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "rand", lambda *_, share=share, **__: torch.tensor([(share + 1) / 2]))
             assert torch.allclose(turned(image, 180, seeded()), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("distort", "strength"), [(turned, 180.0), (random_affine, 6.0)])
+def test_a_quarter_turn_of_an_image_that_is_not_square(
+    distort: Callable[..., Tensor], strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar that lies stands: as long and as thick as before."""
+    bar = torch.zeros(1, 1, 21, 41)
+    bar[:, :, 9:12, 13:28] = 1
+    stands = torch.zeros(1, 1, 21, 41)
+    stands[:, :, 3:18, 19:22] = 1
+    share = torch.full((1, 6), 0.5)  # nothing but the angle: 180 x 0.5 and 15 x 6 x 1 degrees
+    share[:, 0] = 1
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([0.75]) if len(size) == 1 else share)
+    assert (distort(bar, strength, seeded()) - stands).abs().max() < 0.01
 
 
 def test_digits_are_turned_as_far_as_asked_and_clutter_is_not() -> None:

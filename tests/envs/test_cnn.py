@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hardattn.envs import cnn
+from hardattn.envs import cnn, task_data
 from hardattn.envs.cnn import Cnn, Where
+from hardattn.envs.errors import UsageError
 
 
 def network(kind: str = "small") -> Cnn:
     torch.manual_seed(0)
-    made = cnn.small(3, 10, (4, 6, 6)) if kind == "small" else cnn.maxout(3, 10, 32, (4, 6, 6), 8)
+    made = cnn.small(3, 10, (4, 6, 6)) if kind == "small" else cnn.maxout(3, 10, (32, 32), (4, 6, 6), 8)
     cnn.whiten(made, pictures(50))
     return made.eval()
 
@@ -48,6 +49,19 @@ def test_through_a_relu_before_and_after_are_the_same_and_through_a_maxout_not()
         if not same:
             other = net.finish(net.begin(images), scaled, "before").logits
             assert not torch.allclose(other, reference, atol=1e-3)
+
+
+def test_a_maxout_network_reads_images_that_are_not_square() -> None:
+    net = cnn.maxout(1, 10, (24, 40), (4, 6, 6), 8)
+    assert net(torch.zeros(2, 1, 24, 40)).shape == (2, 10)
+
+
+def test_images_too_small_for_a_network_are_refused() -> None:
+    with pytest.raises(UsageError, match="cnn=small: images of 8 x 8 pixels do not fit it"):
+        task_data.fits(cnn.small(1), (1, 8, 8), "cnn=small")
+    net = cnn.small(1)
+    task_data.fits(net, (1, 28, 28), "cnn=small")
+    assert net.training
 
 
 @pytest.mark.parametrize("kind", ["small", "maxout"])
@@ -94,5 +108,5 @@ def test_observations_are_standardised_over_the_images_it_got_used_to() -> None:
 
 
 def test_maxout_has_the_papers_shape_at_its_width() -> None:
-    net = cnn.maxout(3, 10, 32, (96, 192, 192), 500)
+    net = cnn.maxout(3, 10, (32, 32), (96, 192, 192), 500)
     assert net.last.in_features == 500 and net.head.layer.in_features == 4800 and net.gain_counts("before") == [192, 384, 384]  # type: ignore[union-attr]

@@ -32,7 +32,7 @@ def world(
     images = torch.randint(256, (40, 3, 32, 32), generator=random, dtype=torch.uint8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = cnn.small(3, 10, (4, 6, 6)) if kind == "small" else cnn.maxout(3, 10, 32, (4, 6, 6), 8)
+        net = cnn.small(3, 10, (4, 6, 6)) if kind == "small" else cnn.maxout(3, 10, (32, 32), (4, 6, 6), 8)
         with torch.no_grad():
             net.last.weight.mul_(20)
     cnn.whiten(net, images)

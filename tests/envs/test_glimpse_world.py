@@ -171,6 +171,21 @@ def test_stopping_freezes_the_belief_and_costs_nothing() -> None:
     assert world.counts.processed_pixels == 22 * 16
 
 
+def test_who_stopped_sees_nothing_new() -> None:
+    small = small_world()
+    task = dataclasses.replace(small.task, see_glimpse=True)
+    world = GlimpseWorld(task, small.dataset, small.network, batch_size=8, stop=True)
+    first = world.reset(torch.arange(8))
+    parts = world.observation_space.split(first)
+    halt = torch.zeros(8, 3)
+    halt[0, 2] = 1.0  # before the first look
+    for place in (0.2, 0.4):
+        seen = world.observation_space.split(world.step(halt + place * torch.tensor([1.0, 1.0, 0.0])).observation)
+        for name in ("core", "location", "glimpse"):
+            assert torch.equal(seen[name][0], parts[name][0])
+            assert not torch.equal(seen[name][1], parts[name][1])
+
+
 def test_repeats_show_each_image_side_by_side() -> None:
     world = small_world(repeats=4)
     world.reset()

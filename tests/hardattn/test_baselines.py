@@ -16,9 +16,12 @@ from hardattn.baselines.convnet import ConvNet, ConvNetConfig, SmallConvNet, Sma
 from hardattn.baselines.looked import overlap
 from hardattn.baselines.residual_attention import Attention, ResidualAttention, ResidualAttentionConfig, combine
 from hardattn.baselines.squeeze_excite import Gate, NoSqueeze, SqueezeExcite, SqueezeExciteConfig
+from hardattn.envs import datasets
+from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.envs.tasks import TASKS
 from hardattn.train import Interrupted
+from hardattn.train_baseline import BaselineTrainer
 
 
 def images(count: int = 3, side: int = 28, channels: int = 1) -> Tensor:
@@ -228,6 +231,26 @@ def test_what_pixels_a_small_network_sees() -> None:
     assert SmallConvNetConfig().fitted(TASKS["ram-cluttered60"]).side == 58
     with pytest.raises(UsageError, match="wanted side=4"):
         SmallConvNet((1, 28, 28), 10, SmallConvNetConfig(side=2))
+
+
+def test_an_image_that_is_not_square_is_read_through_as_many_pixels_as_are_said() -> None:
+    made = SmallConvNet((3, 20, 64), 4, SmallConvNetConfig(side=24)).eval()
+    read: list[torch.Size] = []
+    made.net.register_forward_pre_hook(lambda net, given: read.append(given[0].shape))
+    made(torch.rand(2, 3, 20, 64))
+    assert read == [(2, 3, 20, 20)] and made.processed_pixels == 400
+
+
+def test_data_that_a_baseline_cannot_read_are_refused(tmp_path: Path) -> None:
+    small = Dataset("small", torch.zeros(40, 1, 6, 6, dtype=torch.uint8), torch.arange(40) % 10, 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda *_: small)
+        with pytest.raises(UsageError, match="--baseline stn: images of 6 x 6 pixels do not fit it"):
+            BaselineTrainer(train_baseline.build("ram-mnist", "stn", sets=["batch_size=8"], device="cpu"), tmp_path, print)
+        several = dataclasses.replace(small, labels=torch.zeros(40, 3, dtype=torch.int64))
+        patch.setattr(datasets, "load", lambda *_: several)
+        with pytest.raises(UsageError, match="--baseline cnn: the data set has 3 labels an image; wanted one"):
+            BaselineTrainer(train_baseline.build("ram-mnist", "cnn", sets=["batch_size=8"], device="cpu"), tmp_path, print)
 
 
 def test_the_papers_network() -> None:

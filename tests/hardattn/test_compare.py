@@ -83,7 +83,8 @@ def test_the_controls_are_always_there(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert compare.controls_of(TASKS["ram-cluttered60"]) == ["random", "centre", "oracle", "cnn-small"]
     assert compare.controls_of(TASKS["dasnet-cifar10"]) == ["centre", "random"]
-    assert compare.controls_of(TASKS["dram-pairs"])[-1] == "cnn-small" and "cnn-small" not in compare.controls_of(TASKS["catch"])
+    assert compare.controls_of(TASKS["dram-pairs"])[-1] == "cnn-small"
+    assert compare.controls_of(TASKS["catch"]) == ["random", "centre"]  # nothing tells an oracle where to look
 
 
 def test_names_are_checked_and_soft_glimpse_is_the_differentiable_agent() -> None:
@@ -116,14 +117,28 @@ def test_a_setting_reaches_every_method_that_has_it_and_is_refused_if_none_has(t
         planned(tmp_path, sets=["std=much"])
 
 
+def test_what_would_be_refused_after_training_is_refused_before(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no start_from and no --preset finish"):
+        planned(tmp_path, task="ram-cluttered60", preset="finish")
+    with pytest.raises(UsageError, match="no start_from"):
+        planned(tmp_path, sets=["reinforce:start_from=ram-mnist"])
+    with pytest.raises(
+        UsageError, match=r"other images \(reinforce: dataset=mnist-cue corruption=noise .*; se: dataset=mnist-cue corruption=none"
+    ):
+        planned(tmp_path, task="dasnet-cue", baselines=["se"], sets=["corruption=noise"])
+
+
 def test_an_agent_with_a_colon_in_its_name_has_settings_of_its_own(tmp_path: Path) -> None:
     pair = {one.name: one for one in planned(tmp_path, agents=["sb3:PPO", "sb3:A2C"], sets=["sb3:PPO:agent.learning_rate=0.5"])}
     assert "agent.learning_rate=0.5" in pair["sb3:PPO"].command and "agent.learning_rate" not in pair["sb3:A2C"].command
 
 
 def test_uneven_budgets_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"budgets differ .*cnn 2,000.*--budget"):
+    with pytest.raises(UsageError, match=r"budgets in whole batches differ .*cnn 1,536.*--budget"):
         compare.plan(asked(tmp_path, sets=["cnn:episodes=2000"], budget=0))
+    with pytest.raises(UsageError, match=r"budgets in whole batches differ \(reinforce 2,560, snes 3,200"):  # in whole batches
+        compare.plan(asked(tmp_path, agents=["reinforce", "snes"], budget=3000))
+    compare.plan(asked(tmp_path, agents=["reinforce", "snes"], budget=960_000))
     for nothing in ([], ["random"]):
         with pytest.raises(UsageError, match="no agent and no baseline"):
             compare.plan(asked(tmp_path, agents=nothing, baselines=[]))

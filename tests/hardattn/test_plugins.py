@@ -1,10 +1,11 @@
 """What a stranger's module may get wrong, and the line that says so."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from hardattn import plugins
+from hardattn import plugins, results
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.experiment import build
 from hardattn.train import Trainer
@@ -50,6 +51,35 @@ def test_a_config_of_their_own_is_reached_by_set(module: str, tmp_path: Path) ->
     setup = build("ram-mnist", f"{module}:Looker", sets=["reach=0.25", "batch_size=10", "core_width=8"], device="cpu")
     metrics = Trainer(setup, tmp_path)._one_update()
     assert metrics["reach"] == 0.25 and isinstance(metrics["reach"], float)
+
+
+def test_what_an_agent_tells_leaves_the_curve_its_own_columns(module: str, tmp_path: Path) -> None:
+    trainer = Trainer(build("ram-mnist", f"{module}:Looker", sets=["batch_size=10", "core_width=8"], device="cpu"), tmp_path)
+    trainer.update, trainer.episodes = 7, 70
+    trainer._evaluate({"episodes": 1.0, "seconds": 9.0, "reach": 0.5})
+    row = json.loads((tmp_path / results.CURVE).read_text())
+    assert (row["update"], row["episodes"], row["seconds"], row["reach"]) == (7, 70, 0.0, 0.5)
+
+
+CHOOSY = GOOD.replace(
+    "    reach: float = 0.5\n",
+    """    reach: float = 0.5
+    policy: Literal["mlp", "gru"] = "mlp"
+    decay: float = 1.0
+    def __post_init__(self):
+        if self.decay < 0.8:
+            raise ValueError("decay must be 0.8 or more")
+""",
+).replace("import torch\n", "import torch\nfrom typing import Literal\n")
+
+
+@pytest.mark.parametrize("module", [CHOOSY], indirect=True)
+def test_presets_leave_out_what_a_config_of_theirs_refuses(module: str) -> None:
+    for task in ("dram-pairs", "catch", "ram-translated60"):  # which say policy=lstm and decay=0.5
+        config = build(task, f"{module}:Looker", device="cpu").agent_config
+        assert (config.policy, config.decay) == ("mlp", 1.0)
+    with pytest.raises(UsageError, match=r"decay=0\.5: Settings refuses it: decay must be 0\.8 or more"):
+        build("ram-mnist", f"{module}:Looker", sets=["decay=0.5"], device="cpu")
 
 
 @pytest.mark.parametrize(

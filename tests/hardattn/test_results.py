@@ -55,9 +55,10 @@ def test_a_cut_off_state_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(HardattnError, match=r"cannot read .*final\.json: no such file"):
         results.read_json(tmp_path / "final.json")
-    (tmp_path / "final.json").write_text("{")
-    with pytest.raises(HardattnError, match="is damaged"):
-        results.read_json(tmp_path / "final.json")
+    for damage in (b"{", b"\xff\xfe\xfa"):
+        (tmp_path / "final.json").write_bytes(damage)
+        with pytest.raises(HardattnError, match="is damaged"):
+            results.read_json(tmp_path / "final.json")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_a_bad_assignment_says_what_was_wanted(text: str, message: str) -> None:
         {"random_share": 0.8, "frozen_share": 0.4},
         {"warmup": 2.0},
         {"clip_norm": -1.0},
+        {"augment": -0.5},
     ],
 )
 def test_training_settings_that_cannot_be_are_refused(bad: dict[str, float]) -> None:

@@ -137,6 +137,8 @@ def test_the_plan_of_each_mode() -> None:
     assert phases(settings) == [Phase("joint", 100, True, True)]
     staged = TrainSettings(episodes=1000, batch_size=10, random_share=0.3, frozen_share=0.1, mode="staged")
     assert phases(staged) == [Phase("random", 30, True, False), Phase("frozen", 10, False, True), Phase("joint", 60, True, True)]
+    halves = TrainSettings(episodes=70, batch_size=10, random_share=0.5, frozen_share=0.5, mode="staged")  # 3.5 updates each
+    assert phases(halves) == [Phase("random", 4, True, False), Phase("frozen", 3, False, True)]
 
 
 def test_frozen_perception_stays_as_it_was(tmp_path: Path) -> None:
@@ -149,6 +151,11 @@ def test_frozen_perception_stays_as_it_was(tmp_path: Path) -> None:
     after = results.read_state(tmp_path / "frozen" / results.CHECKPOINT)
     assert all(torch.equal(given["perception"][name], weight) for name, weight in after["perception"].items())
     assert not all(torch.equal(given["agent"]["policy"][name], weight) for name, weight in after["agent"]["policy"].items())
+
+
+def test_the_shipped_perception_is_not_put_before_other_data() -> None:
+    with pytest.raises(UsageError, match=r"was trained on mnist; make one with hardattn pretrain ram-mnist --set dataset=fashion"):
+        build("ram-mnist", "reinforce", sets=["mode=frozen", "dataset=fashion"], device="cpu")
 
 
 def test_frozen_without_a_run_takes_the_shipped_perception() -> None:
