@@ -10,7 +10,7 @@ from hardattn.baselines import BASELINES
 from hardattn.envs.errors import UsageError
 from hardattn.envs.tasks import Task, find_task
 from hardattn.experiment import Experiment
-from hardattn.settings import NoSuchSetting, TrainSettings
+from hardattn.settings import GOING_ON, NoSuchSetting, TrainSettings
 
 UNEVEN = 1.01  # budgets in whole batches of several sizes are never quite the same
 
@@ -72,8 +72,10 @@ def plan(asked: Comparison) -> list[Wanted]:
     """
     if asked.seeds < 1:
         raise UsageError(f"--seeds {asked.seeds}: wanted 1 or more")
-    if asked.preset == "finish" or any("start_from" in text.partition("=")[0] for text in asked.sets):
-        raise UsageError("compare: every method trains from its beginning, so no start_from and no --preset finish; leave them out")
+    if asked.preset in GOING_ON or any("start_from" in text.partition("=")[0] for text in asked.sets):
+        raise UsageError(
+            f"compare: every method trains from its beginning; leave start_from and --preset {' or '.join(GOING_ON)} out"
+        )
     controls = controls_of(find_task(asked.task))
     kinds = dict.fromkeys(asked.agents, "agent") | dict.fromkeys(asked.baselines, "baseline")
     kinds = {name: kind for name, kind in kinds.items() if name not in controls} | dict.fromkeys(controls, "control")

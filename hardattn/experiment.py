@@ -120,8 +120,8 @@ def build(
 
 def _check_start(train: TrainSettings, agent: str, preset: str) -> None:
     """Raise UsageError where a run cannot begin with another's weights, or should and does not say whose."""
-    if preset == "finish" and not train.start_from:
-        raise UsageError("--preset finish goes on from a finished run; name its folder: --set start_from=FOLDER")
+    if preset in settings.GOING_ON and not train.start_from:
+        raise UsageError(f"--preset {preset} goes on from a finished run; name its folder: --set start_from=FOLDER")
     if train.start_from and train.mode == "frozen":
         raise UsageError(f"start_from={train.start_from}: mode=frozen takes its perception from perception_from; wanted joint")
     if train.start_from and (agent == "snes" or agent.startswith("sb3:")):

@@ -149,6 +149,8 @@ BEST: dict[str, Any] = {
     "train.evaluations": 20,
     "train.augment": 0.4,
 }
+# A second budget on a processor, after the run that start_from names: as before, but whole fields from the start (results/dram.md).
+FURTHER: dict[str, Any] = {"train.spread": 0.0, "train.augment": 0.3, "train.evaluations": 40}
 # After that, named by start_from: small steps on canvases as they are measured, whole and undistorted. It undoes what crisp clutter
 # taught (results/ram.md); where there is no clutter it brings nothing (results/dram.md).
 FINISH: dict[str, Any] = {
@@ -206,6 +208,9 @@ LEARNERS: dict[str, dict[str, dict[str, Any]]] = {
     "snes": {"default": POPULATION | {"train.episodes": 960_000}, "best": POPULATION, "quick": POPULATION},
 }
 
+# Presets that go on from the run that start_from names.
+GOING_ON = ("further", "finish")
+
 # Chosen settings by task and preset. What each reaches stands in results/.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ram-mnist": {
@@ -238,10 +243,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{task: {"default": GAINS, "quick": GAINS | {"train.episodes": 20_000}} for task in ("dasnet-cifar10", "dasnet-fashion")},
     "dasnet-cue": {"default": CUE, "quick": CUE | {"train.episodes": 20_000}},
     "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
-    "dram-addition": {"default": TWO, "best": TWO | BEST_TWO | {"train.episodes": 12_000_000}, "quick": TWO | QUICK},
+    "dram-addition": {
+        "default": TWO,
+        "best": TWO | BEST_TWO | {"train.episodes": 12_000_000},
+        "further": TWO | FURTHER | {"train.episodes": 4_200_000},
+        "quick": TWO | QUICK,
+    },
     "dram-pairs": {
         "default": TWO | {"train.episodes": 2_500_000, "train.augment_clutter": False},
         "best": TWO | BEST_TWO | {"train.episodes": 10_000_000},
+        "further": TWO | FURTHER | {"train.episodes": 3_800_000, "agent.learning_rate": 3e-4},
         "finish": TWO | FINISH | {"agent.learning_rate": 1e-4},
         "quick": TWO | QUICK,
     },

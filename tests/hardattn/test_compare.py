@@ -118,9 +118,9 @@ def test_a_setting_reaches_every_method_that_has_it_and_is_refused_if_none_has(t
 
 
 def test_what_would_be_refused_after_training_is_refused_before(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no start_from and no --preset finish"):
+    with pytest.raises(UsageError, match="leave start_from and --preset further or finish out"):
         planned(tmp_path, task="ram-cluttered60", preset="finish")
-    with pytest.raises(UsageError, match="no start_from"):
+    with pytest.raises(UsageError, match="leave start_from"):
         planned(tmp_path, sets=["reinforce:start_from=ram-mnist"])
     with pytest.raises(
         UsageError, match=r"other images \(reinforce: dataset=mnist-cue corruption=noise .*; se: dataset=mnist-cue corruption=none"

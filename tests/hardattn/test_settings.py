@@ -90,7 +90,7 @@ def test_every_preset_fits_its_task() -> None:
         assert task in TASKS and {"default", "quick"} <= presets.keys()
         for name in presets:
             for agent in ("reinforce", "random", "ppo", "pathwise"):
-                sets = ["start_from=the-long-run"] if name == "finish" else []
+                sets = ["start_from=the-long-run"] if name in settings.GOING_ON else []
                 build(task, agent, preset=name, sets=sets, device="cpu")
     for task in ("catch", "dasnet-cifar10", "ram-mnist"):  # a population needs a perception that ships, or none
         assert build(task, "snes", device="cpu").train.repeats == 50
