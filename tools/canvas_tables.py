@@ -33,6 +33,13 @@ def two_stages(task: str) -> tuple[str, str]:
     )
 
 
+def further(task: str) -> str:
+    """The command of a second budget, from where the row before left its run."""
+    return (
+        f"hardattn train {task} --preset further --set start_from=results/runs/{task}/reinforce/seed-0 --out results/runs/further/{task}"
+    )
+
+
 # Page -> row name -> the command that makes it, without the seed. Before a comma stands the task.
 PAGES = {
     "ram": {
@@ -53,8 +60,10 @@ PAGES = {
         "pairs": "hardattn train dram-pairs",
         "pairs, crisp": two_stages("dram-pairs")[0],
         "pairs, finished": two_stages("dram-pairs")[1],
+        "pairs, further": further("dram-pairs"),
         "addition": "hardattn train dram-addition",
         "addition, best": "hardattn train dram-addition --preset best",
+        "addition, further": further("dram-addition"),
         "catch": "hardattn train catch --agent ppo",
     },
 }
