@@ -61,6 +61,8 @@ PAGES = {
         "pairs, crisp": two_stages("dram-pairs")[0],
         "pairs, finished": two_stages("dram-pairs")[1],
         "pairs, further": further("dram-pairs"),
+        "pairs, further, finished": "hardattn train dram-pairs --preset finish --set start_from=results/runs/further/dram-pairs "
+        "--out results/runs/finished/dram-pairs",
         "addition": "hardattn train dram-addition",
         "addition, best": "hardattn train dram-addition --preset best",
         "addition, further": further("dram-addition"),
