@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TASK ?= ram-mnist
-JOBS ?= 2
 
 .PHONY: train test check wheel clean
 .DELETE_ON_ERROR:
@@ -18,7 +17,7 @@ train: $(INSTALLED) ## train the default agent on TASK (ram-mnist)
 	$(BIN)/hardattn train $(TASK) --resume
 
 test: $(INSTALLED) ## the whole test suite but what is marked slow
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest
 
 check: $(INSTALLED) ## lint, format and types
 	$(BIN)/ruff check .

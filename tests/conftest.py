@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Two threads in all: `make test` runs two processes side by side.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 # A shell without job control starts what it puts in the background deaf to Ctrl-C, which tests send and children inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
