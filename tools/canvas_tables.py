@@ -35,9 +35,8 @@ def two_stages(task: str) -> tuple[str, str]:
 
 def further(task: str) -> str:
     """The command of a second budget, from where the row before left its run."""
-    return (
-        f"hardattn train {task} --preset further --set start_from=results/runs/{task}/reinforce/seed-0 --out results/runs/further/{task}"
-    )
+    before, out = f"results/runs/{task}/reinforce/seed-0", f"results/runs/further/{task}"
+    return f"hardattn train {task} --preset further --set start_from={before} --out {out}"
 
 
 # Page -> row name -> the command that makes it, without the seed. Before a comma stands the task.
