@@ -76,6 +76,11 @@ class Canvases:
         return self.source.channels
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what is shown, in pixels."""
+        return self.config.size, self.config.size
+
+    @property
     def device(self) -> torch.device:
         """Where the images live."""
         return self.source.device

@@ -47,6 +47,11 @@ class Crops:
         return self.source.channels
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what is shown, in pixels."""
+        return self.size, self.size
+
+    @property
     def boxes(self) -> None:
         """Unknown."""
         return None

@@ -123,6 +123,11 @@ class Dataset:
         return int(self.images.shape[1])
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    @property
     def photographs(self) -> bool:
         """Whether mirror images may be shown: of colour images but `text` and `in_place`. The grey sets are digits and clothes."""
         return self.channels == 3 and not self.text and not self.in_place

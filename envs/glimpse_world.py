@@ -31,7 +31,7 @@ FAR = 100.0  # a location at which no patch meets the image: where the looks lie
 NOT_FINITE = "action: got NaN or infinity, wanted locations in [-1, 1]; look at the policy's last update"
 NEAR = 0.3  # the reach with which `spread` begins: on a field of 100 pixels, two digits of 28 within 50, apart as often as not
 STRIDE = 0.05  # by which that reach grows on a GPU
-ROWS = 8  # a smaller batch is filled up to this: matrix products of fewer rows take other kernels, which round otherwise
+ROWS = 16  # a smaller batch is filled up to this: matrix products of fewer rows take other kernels, which round otherwise
 
 
 class GlimpseWorld:
@@ -79,6 +79,10 @@ class GlimpseWorld:
             raise UsageError(f"targets={task.targets}: the data set has {told} label(s) an image; wanted targets={told}")
         if spread and not isinstance(dataset, Canvases):
             raise UsageError(f"spread={spread}: {task.name} shows no canvases on which digits could move; wanted 0")
+        height, width = dataset.shape
+        if task.size > max(height, width) or task.context > max(height, width):
+            name = "size" if task.size > max(height, width) else "context"
+            raise UsageError(f"{name}={getattr(task, name)}: images are {height} x {width} pixels; wanted no wider than that")
         self.spread = spread
         self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop

@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
 import hardattn
-from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.errors import HardattnError, UsageError, unknown
 
 REFUSALS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR)  # of a disk or a path, not of this program
 
@@ -100,7 +100,7 @@ class Train:
             print(json.dumps(final, indent=2))
             return
         console.show_report(final)
-        console.say(f"Files in {folder}. Next: {where}hardattn report {folder}{_again(None, _own(self.task))}")
+        console.say(f"Files in {folder}. Next: {where}hardattn report {_quoted(folder)}{_again(None, _own(self.task))}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Pretrain:
         console.say(
             f"Test error {final['test_error']:.2f} % ({low:.2f} - {high:.2f}), {final['seconds'] / 60:.1f} minutes of training."
         )
-        console.say(f"Files in {folder}. Next: {where}hardattn train {self.task} --set perception_from={folder}")
+        console.say(f"Files in {folder}. Next: {where}hardattn train {self.task} --set {_quoted(f'perception_from={folder}')}")
 
 
 def _is_of_the_task(assignment: str, task: str) -> bool:
@@ -194,6 +194,11 @@ def _own(task: str) -> str | None:
     return task if ":" in task else None
 
 
+def _quoted(path: Path | str) -> str:
+    """A path as the next command wants it typed."""
+    return shlex.quote(str(path))
+
+
 def _again(agent: str | None, task: str | None) -> str:
     """The options by which the next command names a run's own class and task again."""
     return (f" --agent {agent}" if agent else "") + (f" --task {task}" if task else "")
@@ -215,7 +220,7 @@ def _train(command: Train | Pretrain, agent: str, place: str, following: str) ->
         print(json.dumps(final, indent=2))
         return
     console.show_report(final)
-    console.say(f"Files in {folder}. Next: {following.format(folder=folder)}")
+    console.say(f"Files in {folder}. Next: {following.format(folder=_quoted(folder))}")
 
 
 @dataclass(frozen=True)
@@ -256,7 +261,9 @@ class Evaluate:
             print(json.dumps(report, indent=2))
             return
         console.show_report(report)
-        console.say(f"Read from {run.folder}. Next: {where}hardattn show {self.run_or_task}{_again(self.agent, self.task)}")
+        console.say(
+            f"Read from {run.folder}. Next: {where}hardattn show {_quoted(self.run_or_task)}{_again(self.agent, self.task)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -289,7 +296,7 @@ class Show:
         chosen: dict[str, Any] = {"count": self.count, "first": self.first, "wrong": self.wrong}
         with console.status("drawing"):
             files = draw(self.run_or_task, agent=self.agent, task=self.task, out=self.out, **chosen)
-        following = f"{where}hardattn evaluate {self.run_or_task}{_again(self.agent, self.task)}"
+        following = f"{where}hardattn evaluate {_quoted(self.run_or_task)}{_again(self.agent, self.task)}"
         console.say(f"Drawn: {' and '.join(str(file) for file in files)}. Next: {following}")
 
 
@@ -314,6 +321,8 @@ class Check:
         else:
             console.show_findings(findings)
         if not all(finding.passed or finding.advice for finding in findings):
+            if not self.json:
+                console.say(f"{self.agent} breaks the contract: mend the first test that fails. Next: hardattn check {self.agent}")
             raise SystemExit(1)
         if not self.json:
             task = "ram-translated60" if self.agent == "oracle" else "ram-mnist"  # where the truth is known
@@ -426,7 +435,8 @@ class Compare:
         for name, part in rows.items():
             console.show_comparison(part, f"{task} {name}".strip())
         runs = parts[0].wanted[0].folder.parent.parent
-        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: {where}hardattn report {runs}")
+        following = f"{where}hardattn report {_quoted(runs)}{_again(None, _own(self.task))}"
+        console.say(f"Files in {out}: {', '.join(file.name for file in files)}. Next: {following}")
 
 
 @dataclass(frozen=True)
@@ -450,6 +460,7 @@ class Report:
         """Gather, write and say where."""
         where = _use(self.data_dir)
         from hardattn import console, report, results
+        from hardattn.loading import own_code
         from hardattn.memory import keep_freed_memory
 
         keep_freed_memory()
@@ -463,7 +474,8 @@ class Report:
             console.say(note)
         size = f"{len(page) / 1e6:.1f} MB"
         seen = [run["where"] for run in data["runs"] if run["kind"] != "baseline"]
-        following = f"hardattn show {seen[0]}{_again(self.agent, self.task)}" if seen else f"hardattn train {data['task']}"
+        own = _again(*own_code(seen[0])) if seen else ""
+        following = f"hardattn show {_quoted(seen[0])}{own}" if seen else f"hardattn train {data['task']}"
         console.say(f"Report in {self.out} ({size}): open it in a browser. Next: {where}{following}")
 
 
@@ -493,7 +505,7 @@ class Data:
             console.say(f"{self.name} is in {folder}. Next: {there}hardattn data verify {self.name}")
         else:
             data.verify(self.name)
-            console.say(f"{self.name} is whole. Next: {there}hardattn pretrain dasnet-{self.name}")
+            console.say(f"{self.name} is whole in {data.found_in(self.name)}. Next: {there}hardattn pretrain dasnet-{self.name}")
 
 
 @dataclass(frozen=True)
@@ -518,6 +530,7 @@ Command = (
     | Annotated[Data, subcommand("data")]
     | Annotated[Version, subcommand("version")]
 )
+COMMANDS = ("list", "train", "pretrain", "evaluate", "show", "check", "bench", "compare", "report", "data", "version")
 DESCRIPTION = "Hard visual attention as reinforcement learning. Start with: hardattn train ram-mnist"
 
 
@@ -527,6 +540,9 @@ def main(arguments: list[str] | None = None) -> None:
     if argv == ["--version"]:
         argv = ["version"]
     argv = _task_in_its_place(argv)
+    if argv and argv[0][:1].isalpha() and argv[0] not in COMMANDS:  # the parser would list every flag of every command
+        print(f"hardattn: {unknown('command', argv[0], COMMANDS)} `hardattn --help` tells what they do", file=sys.stderr)
+        raise SystemExit(UsageError.exit_status)
     command: Any = tyro.cli(
         Command,
         prog="hardattn",

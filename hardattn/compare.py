@@ -87,11 +87,19 @@ def plan(asked: Comparison) -> list[Wanted]:
     if len(set(shown.values())) > 1:
         told = "; ".join(f"{name}: {images}" for name, images in shown.items())
         raise UsageError(f"the methods would be measured on other images ({told}); give all the same")
-    budgets = {one.name: _spends(one.setup.train) for one in wanted}
-    if max(budgets.values()) > UNEVEN * min(budgets.values()):
-        told = ", ".join(f"{name} {episodes:,}" for name, episodes in budgets.items())
-        raise UsageError(f"budgets in whole batches differ ({told}); give all the same with --budget EPISODES, many batches long")
+    asked_for = {one.name: one.setup.train.episodes for one in wanted}
+    if len(set(asked_for.values())) > 1:
+        raise UsageError(f"budgets differ ({_counted(asked_for)}); give all the same with --budget EPISODES")
+    spent = {one.name: _spends(one.setup.train) for one in wanted}
+    if max(spent.values()) > UNEVEN * min(spent.values()):
+        raise UsageError(
+            f"in whole batches budgets differ ({_counted(spent)}); give more with --budget EPISODES, or one batch_size"
+        )
     return wanted
+
+
+def _counted(episodes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in episodes.items())
 
 
 def _images_of(task: Task) -> str:

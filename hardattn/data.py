@@ -64,6 +64,13 @@ def missing(name: str) -> list[str]:
     return found
 
 
+def found_in(name: str) -> Path:
+    """The folder that a data set is read from: ours, or the system's copy of Fashion-MNIST where ours lacks a file."""
+    folder = data_dir() / source(name).folder
+    lacking = name == "fashion" and not all((folder / file).exists() for file in FASHION.files)
+    return SYSTEM_FASHION if lacking else folder
+
+
 def verify(name: str) -> None:
     """Look at every file of a data set. Raises HardattnError naming those that are missing or damaged."""
     wrong = missing(name)

@@ -132,7 +132,7 @@ def _takes(config: Any, field: str, value: Any) -> bool:
     """Whether a config has the field and accepts the value."""
     if field not in settings.settable(config):
         return False
-    try:
+    try:  # as text, which is read as the field's type
         settings.override({"agent": config}, {f"agent.{field}": str(value)})
     except UsageError:
         return False
@@ -232,8 +232,15 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cpu", *, task: str | None = None) -> Experiment:
-    """The experiment behind a config.json. Raises HardattnError for one that this version cannot read.
+def from_json(
+    saved: dict[str, Any],
+    agent: str | None = None,
+    device: str = "cpu",
+    *,
+    task: str | None = None,
+    file: Path | str = "config.json",
+) -> Experiment:
+    """The experiment behind a config.json. Raises HardattnError, naming the `file`, for one that this version cannot read.
 
     A class or a data set's function from outside this package is imported only if `agent` or `task` names it again: reading a file
     never runs a stranger's code.
@@ -258,7 +265,7 @@ def from_json(saved: dict[str, Any], agent: str | None = None, device: str = "cp
             device=device,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise HardattnError(f"config.json does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
+        raise HardattnError(f"{file} does not fit hardattn {hardattn.__version__}: {error}; train the run again") from error
 
 
 def task_from_json(saved: dict[str, Any], named: str | None = None) -> Task:

@@ -52,6 +52,7 @@ def show(name: str) -> None:
     baselines = Table("baseline", "what it is", title="baselines", title_justify="left")
     for baseline, summary in SUMMARIES.items():
         baselines.add_row(baseline, summary)
+    baselines.add_row("soft-glimpse", "in compare: the agent pathwise, the soft twin of hard looks")
     results.print(baselines)
     runs = _runs()
     if runs:
@@ -99,6 +100,7 @@ def _settings(name: str) -> None:
         results.print(_fields("baseline", baseline_class(name).Config()))
         say(f"Next: hardattn train ram-mnist --baseline {name}")
         return
+    name = "pathwise" if name == "soft-glimpse" else name
     known = [*AGENTS, *installed_agents()]
     if ":" not in name and name not in known:
         raise unknown("task, agent or baseline", name, [*TASKS, *known, *BASELINES])

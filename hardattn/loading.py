@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import nn
 
 from hardattn import experiment, plugins, results
 from hardattn.agents import CONTROLS
+from hardattn.baselines import BASELINES
+from hardattn.envs import own_data
 from hardattn.envs.catch import Games
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.errors import HardattnError, UsageError, unknown
@@ -75,10 +77,17 @@ def pretrained(task: str) -> str:
     name = f"{task}-pretrained"
     if not (SHIPPED / name / results.CONFIG).exists():
         raise UsageError(
-            f"no pretrained perception for {task} ships; make one with hardattn pretrain, then name its folder: "
-            "--set perception_from=FOLDER on the command line, perception=FOLDER in gym.make"
+            f"no pretrained perception for {task} ships; make one with hardattn pretrain {task}, then name its folder: "
+            f"--set perception_from=FOLDER on the command line, perception=FOLDER in gym.make{_or_trained(task)}"
         )
     return name
+
+
+def _or_trained(task: str) -> str:
+    """That the perception of the task's trained run will do too, where one ships."""
+    if not (SHIPPED / task / results.CONFIG).exists():
+        return ""
+    return f"; that of the run that ships, which has learned with its policy, is perception_from={task}"
 
 
 def load_perception(perception: nn.Module, name: str) -> None:
@@ -87,12 +96,22 @@ def load_perception(perception: nn.Module, name: str) -> None:
     fit(perception, read_weights(folder), folder)
 
 
-def load_both(perception: nn.Module, actor: Any, agent: str, name: str) -> None:
-    """Put a run's weights into a network and an agent of the same kinds. Raises HardattnError if they do not fit."""
+def load_both(perception: nn.Module, actor: Any, setup: Experiment) -> None:
+    """Put the weights of the run that `start_from` names into a new run's network and agent.
+
+    Raises UsageError, naming what must be set, if they are of another kind, HardattnError if they do not fit.
+    """
+    name, agent, ours = setup.train.start_from, setup.agent, asdict(setup.task.perception)
     folder = find(name)
-    state, saved = read_weights(folder), results.read_json(folder / results.CONFIG).get("agent")
-    if saved != agent:
-        raise UsageError(f"start_from={name}: its agent is {saved}, this run's is {agent}; wanted the same")
+    state, saved = read_weights(folder), results.read_json(folder / results.CONFIG)
+    if saved.get("agent") != agent:
+        raise UsageError(f"start_from={name}: its agent is {saved.get('agent')}, this run's is {agent}; wanted the same")
+    theirs = saved.get("task", {}).get("perception", {})
+    other = [key for key in ours if theirs.get(key, ours[key]) != ours[key] and key != "dropout"]  # which has no weights
+    if other:
+        told = ", ".join(f"{key}={theirs[key]} (here {ours[key]})" for key in other)
+        wanted = " ".join(f"--set perception.{key}={theirs[key]}" for key in other)
+        raise UsageError(f"start_from={name}: its network has {told}; add {wanted}")
     fit(perception, state, folder)
     load_agent(actor, {key: value for key, value in state.get("agent", {}).items() if key not in FRESH}, agent, folder)
 
@@ -128,10 +147,14 @@ def open_perception(name: str, *, task: str | None = None, device: str = "cpu") 
 def open_run(name: str, *, split: str = "test", agent: str | None = None, task: str | None = None, device: str = "cpu") -> Run:
     """A run by its folder, or a task's shipped weights by its name. Raises HardattnError if anything is missing or does not fit.
 
-    `agent` and `task` name the user's own class and task again, where the run was made with such.
+    `agent` and `task` name the user's own class and task again, where the run was made with such; another agent than the run's is a
+    UsageError.
     """
     folder = find(name)
-    setup = experiment.from_json(results.read_json(folder / results.CONFIG), agent, device, task=task)
+    file = folder / results.CONFIG
+    setup = experiment.from_json(results.read_json(file), agent, device, task=task, file=file)
+    if agent not in (None, setup.agent):
+        raise UsageError(f"--agent {agent}: the agent of {name} is {setup.agent}; leave --agent out, or train a run of that one")
     state = read_weights(folder)
     dataset = fixed_data(setup.task, split).to(device)
     perception = setup.perception(dataset)
@@ -142,6 +165,14 @@ def open_run(name: str, *, split: str = "test", agent: str | None = None, task: 
         raise HardattnError(f"{folder} holds no agent; train the run again")
     load_agent(actor, state.get("agent", {}), setup.agent, folder)
     return Run(setup, dataset, perception, actor, folder)
+
+
+def own_code(name: str) -> tuple[str | None, str | None]:
+    """What of a run is the user's own and must be named again with --agent and --task: its class, and its images' function."""
+    saved = results.read_json(find(name) / results.CONFIG)
+    agent, dataset = str(saved["agent"]), str(saved["task"]["dataset"])
+    ours = agent in (*BASELINES, "pretrain") or plugins.is_ours(agent)
+    return None if ours else agent, dataset if own_data.is_code(dataset) else None
 
 
 def fit(perception: nn.Module, state: dict[str, Any], folder: Path) -> None:

@@ -128,7 +128,7 @@ def _measures(one: Given, agent: str | None, task: str | None) -> Measures:
         if "test_sha256" not in one.final:
             raise HardattnError(f"{one.where}: its final.json names no test images; train the run again")
         return Measures(one.final, wrong, probabilities)
-    run = loading.open_run(one.where, agent=agent, task=task)
+    run = loading.open_run(one.where, agent=agent if one.agent == agent else None, task=task)
     make = evaluate.test_world(run.world, run.dataset)
     world = make()
     mean = evaluate.measure(run.agent, world)

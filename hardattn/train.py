@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from hardattn.envs.perception import weights_sha256
 from hardattn.experiment import Experiment
 from hardattn.recorded import Metrics, Recorded, own_stream
 from hardattn.settings import TrainSettings
+
+BEGUN = (results.CHECKPOINT, results.CURVE, results.FINAL)  # the files of a run that has begun
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Trainer:
         world = self._world(self.data, repeats=setup.train.repeats)
         self.agent = plugins.make_agent(setup.agent, world, config=setup.agent_config, seed=setup.seed)
         if setup.train.start_from and not resuming:
-            loading.load_both(self.perception, self.agent, setup.agent, setup.train.start_from)
+            loading.load_both(self.perception, self.agent, setup)
         self._start_phase()
 
     def run(self) -> dict[str, Any]:
@@ -191,26 +193,33 @@ class Trainer:
         return metrics
 
     def _agent_update(self) -> Metrics:
-        """The agent's round. What goes wrong inside it becomes one line; the traceback lies in error.txt for its author."""
-        try:
+        """The agent's round."""
+        with self._of_the_agent("update() failed"):
             told = self.acting.update(self.world)
             # Tensors stay where they are computed, and all are read at once.
             return {
                 name: value.detach().reshape(()) if isinstance(value, Tensor) and value.is_cuda else float(value)
                 for name, value in told.items()
             }
+
+    @contextmanager
+    def _of_the_agent(self, what: str) -> Iterator[None]:
+        """What goes wrong inside an agent becomes one line; the traceback lies in error.txt for its author."""
+        try:
+            yield
         except HardattnError:
             raise
         except Exception as error:
             results.write_bytes(self.folder / results.ERROR, traceback.format_exc().encode())
             name = self.setup.agent
             raise HardattnError(
-                f"agent {name}: update() failed: {type(error).__name__}: {error}; "
+                f"agent {name}: {what}: {type(error).__name__}: {error}; "
                 f"the traceback is in {self.folder / results.ERROR}, and `hardattn check {name}` runs the whole contract"
             ) from error
 
     def _perception_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        loss: Tensor = self.world.loss()
+        with self._of_the_agent("update() left perception nothing to learn from"):
+            loss: Tensor = self.world.loss()
         optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.perception.parameters(), self.setup.train.clip_norm)
@@ -227,8 +236,15 @@ class Trainer:
         return self.setup.world(dataset, self.perception, **changes)
 
     def _evaluate(self, metrics: dict[str, float]) -> None:
+        if self.phase_update and not self.world.counts.episodes:  # perception would have noticed, but it does not learn here
+            name, looks = self.setup.agent, self.world.horizon
+            raise HardattnError(
+                f"agent {name}: update() has played no episode to its end, {looks} steps after reset(); "
+                f"`hardattn check {name}` runs the whole contract"
+            )
         world = evaluate.test_world(self._world, self.validation)()
-        self.validation_error = evaluate.measure(self.agent, world).error
+        with self._of_the_agent("measuring it failed"):
+            self.validation_error = evaluate.measure(self.agent, world).error
         if self.setup.train.keep == "best" and (self.best is None or self.validation_error < self.best["validation_error"]):
             self.best = copy.deepcopy(
                 {
@@ -347,8 +363,20 @@ def run_alone(trainer: Any, folder: Path, wanted: dict[str, Any], resume: bool) 
             results.trim_curve(folder / results.CURVE, trainer.update)
         else:
             (folder / results.CURVE).unlink(missing_ok=True)
-        final: dict[str, Any] = trainer.run()
+        try:
+            final: dict[str, Any] = trainer.run()
+        except UsageError:
+            _leave(folder)
+            raise
         return final
+
+
+def _leave(folder: Path) -> None:
+    """Give a folder back in which a run was refused before it began: a wrong command must not occupy it."""
+    if not any((folder / name).exists() for name in BEGUN):
+        (folder / results.CONFIG).unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies in it
+            folder.rmdir()
 
 
 def check_origin(state: dict[str, Any], setup: Experiment, data_sha256: str, folder: Path) -> None:
@@ -364,15 +392,20 @@ def may_start(
     """Whether a run may begin or go on in a folder: None if so, its final.json if it is finished.
 
     `wanted` is what config.json will say. Raises UsageError if the folder already holds a run and `resume` is off, if the settings
-    saved under `keys` differ, if the run was begun on another kind of device, or if its config.json is no run's.
+    saved under `keys` differ, if the run was begun on another kind of device, or if its config.json is no run's or is missing.
     """
     config = folder / results.CONFIG
+    begun = [name for name in BEGUN if (folder / name).exists()]
     if not config.exists():
+        if begun:
+            raise UsageError(f"{folder} holds {begun[0]} of a run and no {results.CONFIG}; choose another folder with --out")
         return None
-    saved = results.read_json(config)
+    try:
+        saved = results.read_json(config)
+    except HardattnError as error:
+        raise UsageError(f"{error.args[0].partition(';')[0]}; restore it, or choose another folder with --out") from error
     if not isinstance(saved, dict) or not {"task", "agent", "seed"} <= saved.keys():
         raise UsageError(f"{config} is not a run's and would be overwritten; choose another folder with --out")
-    begun = any((folder / name).exists() for name in (results.CHECKPOINT, results.CURVE, results.FINAL))
     changed = experiment.changed(saved, wanted, setup, keys)
     if begun and not resume:
         if changed:

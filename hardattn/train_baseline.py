@@ -41,6 +41,8 @@ UNUSED = {"mode": "joint", "repeats": 1, "spread": 0.0, "perception_from": "", "
 
 def baseline_class(name: str) -> Any:
     """The class behind a baseline's name. Raises UsageError for an unknown one."""
+    if name == "soft-glimpse":
+        raise UsageError("soft-glimpse is the agent pathwise among `compare`'s baselines; alone it is --agent pathwise")
     if name not in BASELINES:
         raise unknown("baseline", name, BASELINES)
     module, _, attribute = BASELINES[name].partition(":")

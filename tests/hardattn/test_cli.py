@@ -97,6 +97,8 @@ def test_train_show_evaluate_from_one_folder(hardattn: Run, tmp_path: Path) -> N
 
     listed = hardattn("list")
     assert folder in listed.stdout.replace("\n", "")
+    twin = hardattn("list", "soft-glimpse")
+    assert twin.returncode == 0 and "--agent pathwise" in twin.stderr
 
 
 def test_the_shipped_weights_measure_as_recorded(hardattn: Run) -> None:
@@ -108,6 +110,9 @@ def test_the_shipped_weights_measure_as_recorded(hardattn: Run) -> None:
 def test_a_class_from_the_current_folder_trains_and_is_named_again(hardattn: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(LOOKER)
     assert hardattn("check", "mine:Looker").returncode == 0
+    (tmp_path / "broken.py").write_text(LOOKER.replace("torch.full((len(observation), ", "torch.full((3 * len(observation), "))
+    broken = hardattn("check", "broken:Looker")
+    assert broken.returncode == 1 and "mend the first test that fails. Next: hardattn check broken:Looker" in broken.stderr
     trained = hardattn("train", "ram-mnist", "--agent", "mine:Looker", "--json", *SMALL)
     assert trained.returncode == 0, trained.stderr
     assert json.loads(trained.stdout)["agent"] == "mine:Looker"
@@ -115,12 +120,25 @@ def test_a_class_from_the_current_folder_trains_and_is_named_again(hardattn: Run
     refused = hardattn("evaluate", folder)
     assert refused.returncode == 2 and "--agent mine:Looker" in refused.stderr
     assert hardattn("evaluate", folder, "--agent", "mine:Looker").returncode == 0
+    for name, agent in ((folder, "ppo"), ("ram-mnist", "mine:Looker")):  # or their numbers would be taken for that agent's
+        other = hardattn("evaluate", name, "--agent", agent)
+        assert other.returncode == 2 and f"--agent {agent}: the agent of {name} is" in other.stderr
+
+
+def test_the_next_command_can_be_typed_as_it_stands(hardattn: Run) -> None:
+    trained = hardattn("train", "ram-mnist", "--agent", "centre", "--out", "my run", *SMALL)
+    assert "Next: hardattn show 'my run'" in trained.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["trian"], 2, "train"),
+        (["trian"], 2, "no command is called 'trian'; did you mean 'train'?"),
+        (["train", "ram-mnist", "--baseline", "soft-glimpse"], 2, "alone it is --agent pathwise"),
+        (["train", "ram-mnist", "--set", "size=29"], 2, "size=29: images are 28 x 28 pixels; wanted no wider than that"),
+        (["train", "dram-pairs", "--set", "context=101"], 2, "context=101: images are 100 x 100 pixels"),
+        (["train", "ram-cluttered60", "--set", "mode=frozen"], 2, "is perception_from=ram-cluttered60"),
+        (["train", "ram-mnist", "--set", "start_from=ram-mnist"], 2, "add --set perception.encoder=conv"),
         (["train", "ram-mnits"], 2, "no task is called 'ram-mnits'; did you mean 'ram-mnist'?"),
         (["train", "ram-mnist", "--agent", "reinforse"], 2, "did you mean 'reinforce'?"),
         (["train", "ram-mnist", "--agent", "nowhere:Agent"], 2, "there is no module 'nowhere'"),
@@ -162,7 +180,13 @@ def test_damaged_runs_are_named(hardattn: Run, tmp_path: Path) -> None:
     assert ended.returncode == 1 and "has no checkpoint.safetensors yet" in ended.stderr
     (tmp_path / "run" / results.CONFIG).write_text('{"task": {}}')
     ended = hardattn("evaluate", "run")
-    assert ended.returncode == 1 and "config.json does not fit" in ended.stderr
+    assert ended.returncode == 1 and "run/config.json does not fit" in ended.stderr
+    (tmp_path / "run" / results.CONFIG).write_text("")
+    ended = hardattn("train", "ram-mnist", "--out", "run", *SMALL)
+    assert ended.returncode == 2 and "restore it, or choose another folder with --out" in ended.stderr
+    (tmp_path / "run" / results.CONFIG).unlink()
+    ended = hardattn("train", "ram-mnist", "--out", "run", *SMALL)
+    assert ended.returncode == 2 and "holds curve.jsonl of a run and no config.json" in ended.stderr
 
 
 def test_pretrain_makes_a_perception_that_frozen_training_takes(hardattn: Run, tmp_path: Path) -> None:
@@ -179,11 +203,12 @@ def test_pretrain_makes_a_perception_that_frozen_training_takes(hardattn: Run, t
     assert hashes[0] == hashes[1]
 
 
-def test_a_refused_command_does_not_occupy_its_folder(hardattn: Run) -> None:
+def test_a_refused_command_does_not_occupy_its_folder(hardattn: Run, tmp_path: Path) -> None:
     refused = hardattn("train", "ram-mnist", "--out", "run", *SMALL, "--set", "batch_size=60000")
     assert refused.returncode == 2 and "wanted no more" in refused.stderr
     refused = hardattn("train", "ram-mnist", "--agent", "oracle", "--out", "run", *SMALL)
     assert refused.returncode == 2 and "true boxes are unknown" in refused.stderr
+    assert not (tmp_path / "run").exists()
     assert hardattn("train", "ram-mnist", "--out", "run", *SMALL).returncode == 0
 
 
@@ -207,4 +232,4 @@ def test_bench_prints_its_table_and_writes_json(hardattn: Run, tmp_path: Path) -
     assert ended.returncode == 0, ended.stderr
     table = results.read_json(tmp_path / "bench.json")
     ours = [row for row in table["rows"] if row["method"] == "hardattn"]
-    assert ours and all(row["rollout"] > row["training"] > 0 and row["perception"] > 0 for row in ours)
+    assert ours and all(row["rollout"] > row["perception"] > row["training"] > 0 for row in ours)

@@ -88,6 +88,7 @@ def test_a_person_trains_and_measures_it(hardattn: Run, say: Say, mine: Path) ->
     final = results.read_json(mine / FOLDER / results.FINAL)
     for named in ("mine:TASK", "mine:load"):
         assert json.loads(say("evaluate", FOLDER, "--task", named, "--json"))["protocols"] == final["protocols"]
+    assert f"Next: hardattn show {FOLDER} --task mine:load" in say("report", FOLDER)  # which needs no code for a finished run
     refused = say("evaluate", FOLDER, "--task", "mine:OTHER", status=2)
     assert "--task mine:OTHER: it shows mine:other, this run was trained on mine:load" in refused
     shown = say("show", FOLDER, "--task", "mine:TASK", "--count", "1")

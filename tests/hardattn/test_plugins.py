@@ -8,7 +8,7 @@ import pytest
 from hardattn import plugins, results
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.experiment import build
-from hardattn.train import Trainer
+from hardattn.train import Trainer, train
 
 GOOD = """
 from dataclasses import dataclass
@@ -59,6 +59,32 @@ def test_what_an_agent_tells_leaves_the_curve_its_own_columns(module: str, tmp_p
     trainer._evaluate({"episodes": 1.0, "seconds": 9.0, "reach": 0.5})
     row = json.loads((tmp_path / results.CURVE).read_text())
     assert (row["update"], row["episodes"], row["seconds"], row["reach"]) == (7, 70, 0.0, 0.5)
+
+
+EARLY = GOOD.replace("range(world.horizon)", "range(world.horizon - 1)")
+NARROW = GOOD.replace(", greedy=False", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (EARLY, r"left perception nothing to learn from: ValueError: loss\(\) after 5 of 6 looks"),
+        (NARROW, "measuring it failed: TypeError: .*takes 3 positional arguments but 4 were given"),
+    ],
+    indirect=["module"],
+)
+def test_what_goes_wrong_in_training_is_a_line_and_a_file(module: str, message: str, tmp_path: Path) -> None:
+    sets = ["episodes=20", "batch_size=10", "core_width=8", "evaluations=1"]
+    with pytest.raises(HardattnError, match=f"agent {module}:Looker: .*{message}.*error.txt, and `hardattn check"):
+        train(build("ram-mnist", f"{module}:Looker", sets=sets, device="cpu"), tmp_path / "run")
+    assert "Error" in (tmp_path / "run" / results.ERROR).read_text()
+
+
+@pytest.mark.parametrize("module", [EARLY], indirect=True)
+def test_episodes_that_never_end_are_noticed_where_perception_does_not_learn(module: str, tmp_path: Path) -> None:
+    sets = ["mode=frozen", "episodes=20", "batch_size=10", "evaluations=1"]
+    with pytest.raises(HardattnError, match=r"played no episode to its end, 6 steps after reset.*`hardattn check"):
+        train(build("ram-mnist", f"{module}:Looker", sets=sets, device="cpu"), tmp_path / "run")
 
 
 CHOOSY = GOOD.replace(

@@ -341,8 +341,10 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: p
     (tmp_path / "away").rename(tmp_path / "first")
     with pytest.raises(UsageError, match="start_from=first: its agent is reinforce, this run's is ppo"):
         Trainer(tiny("start_from=first", agent="ppo"), tmp_path / "third")
-    with pytest.raises(HardattnError, match="does not fit"):
+    with pytest.raises(UsageError, match=r"its network has core_width=\d+ \(here 20\); add --set perception.core_width="):
         Trainer(tiny("start_from=first", "core_width=20"), tmp_path / "third")
+    with pytest.raises(HardattnError, match="does not fit"):
+        Trainer(tiny("start_from=first", "num_glimpses=3"), tmp_path / "third")
     with pytest.raises(UsageError, match=r"no folder \./nowhere"):
         Trainer(tiny("start_from=./nowhere"), tmp_path / "third")
 
