@@ -120,9 +120,10 @@ def test_a_class_from_the_current_folder_trains_and_is_named_again(hardattn: Run
     refused = hardattn("evaluate", folder)
     assert refused.returncode == 2 and "--agent mine:Looker" in refused.stderr
     assert hardattn("evaluate", folder, "--agent", "mine:Looker").returncode == 0
-    for name, agent in ((folder, "ppo"), ("ram-mnist", "mine:Looker")):  # or their numbers would be taken for that agent's
-        other = hardattn("evaluate", name, "--agent", agent)
-        assert other.returncode == 2 and f"--agent {agent}: the agent of {name} is" in other.stderr
+    other = hardattn("evaluate", folder, "--agent", "ppo")  # or its numbers would be taken for that agent's
+    assert other.returncode == 2 and "agent is your own class mine:Looker" in other.stderr
+    other = hardattn("evaluate", "ram-mnist", "--agent", "mine:Looker")
+    assert other.returncode == 2 and "--agent mine:Looker: the agent of ram-mnist is reinforce; leave --agent out" in other.stderr
 
 
 def test_the_next_command_can_be_typed_as_it_stands(hardattn: Run) -> None:
