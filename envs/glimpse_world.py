@@ -80,9 +80,9 @@ class GlimpseWorld:
         if spread and not isinstance(dataset, Canvases):
             raise UsageError(f"spread={spread}: {task.name} shows no canvases on which digits could move; wanted 0")
         height, width = dataset.shape
-        if task.size > max(height, width) or task.context > max(height, width):
-            name = "size" if task.size > max(height, width) else "context"
-            raise UsageError(f"{name}={getattr(task, name)}: images are {height} x {width} pixels; wanted no wider than that")
+        for name, asked in (("size", task.size), ("context", task.context)):
+            if asked > max(height, width):
+                raise UsageError(f"{name}={asked}: images are {height} x {width} pixels; wanted no wider than that")
         self.spread = spread
         self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop

@@ -10,7 +10,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
@@ -530,7 +530,7 @@ Command = (
     | Annotated[Data, subcommand("data")]
     | Annotated[Version, subcommand("version")]
 )
-COMMANDS = ("list", "train", "pretrain", "evaluate", "show", "check", "bench", "compare", "report", "data", "version")
+COMMANDS = tuple(str(one.__metadata__[0].name) for one in get_args(Command))
 DESCRIPTION = "Hard visual attention as reinforcement learning. Start with: hardattn train ram-mnist"
 
 
