@@ -16,7 +16,7 @@ from torch.func import functional_call
 from hardattn.agents import losses
 from hardattn.agents.networks import START, GaussianPolicy
 from hardattn.agents.rates import set_rate
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import UsageError, at_least, more_than_zero
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
@@ -39,8 +39,8 @@ class PathwiseConfig:
     """The gradient's norm is clipped to this."""
 
     def __post_init__(self) -> None:
-        if self.std < 0 or self.learning_rate <= 0 or self.hidden < 1 or self.clip_norm <= 0:
-            raise UsageError(f"pathwise: wanted std of 0 or more; learning_rate, hidden and clip_norm above 0; got {self}")
+        at_least(self, 0, "std")
+        more_than_zero(self, "learning_rate", "hidden", "clip_norm")
 
 
 class Pathwise:

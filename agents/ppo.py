@@ -16,7 +16,7 @@ from hardattn.agents.base import collect
 from hardattn.agents.networks import START, Critic, StateCritic, make_policy
 from hardattn.agents.rates import set_rate
 from hardattn.agents.recurrent import Memory, make_body
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import UsageError, more_than_zero, zero_to_one
 from hardattn.envs.observation import Observation
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
@@ -59,12 +59,8 @@ class PPOConfig:
     """The gradient's norm is clipped to this."""
 
     def __post_init__(self) -> None:
-        for name in ("std", "learning_rate", "hidden", "lstm_width", "epochs", "minibatches", "clip", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"ppo: {name}={getattr(self, name)}, wanted more than 0")
-        for name in ("discount", "decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"ppo: {name}={getattr(self, name)}, wanted 0 to 1")
+        more_than_zero(self, "std", "learning_rate", "hidden", "lstm_width", "epochs", "minibatches", "clip", "clip_norm")
+        zero_to_one(self, "discount", "decay")
 
 
 class PPO:

@@ -16,7 +16,7 @@ from hardattn.agents.base import collect
 from hardattn.agents.networks import START, Critic, make_policy
 from hardattn.agents.rates import set_rate
 from hardattn.agents.recurrent import Memory, make_body
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import UsageError, more_than_zero, zero_to_one
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
 
@@ -48,10 +48,8 @@ class ReinforceConfig:
     """The gradient's norm is clipped to this."""
 
     def __post_init__(self) -> None:
-        if min(self.std, self.learning_rate, self.hidden, self.lstm_width, self.clip_norm) <= 0:
-            raise UsageError(f"reinforce: std, learning_rate, hidden, lstm_width and clip_norm must be above 0, got {self}")
-        if not 0 <= self.discount <= 1:
-            raise UsageError(f"reinforce: discount={self.discount}, wanted 0 to 1")
+        more_than_zero(self, "std", "learning_rate", "hidden", "lstm_width", "clip_norm")
+        zero_to_one(self, "discount")
 
     def check_population(self, repeats: int) -> None:
         """Raise UsageError for a baseline that wants other episodes of an image where there are none."""

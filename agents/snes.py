@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hardattn.agents.base import Rollout, action_width, collect
 from hardattn.agents.strategies import EVEN, EVOSAX, Evosax, Snes, Strategy
-from hardattn.envs.errors import UsageError, unknown
+from hardattn.envs.errors import UsageError, at_least, more_than_zero, unknown
 from hardattn.envs.observation import Observation
 from hardattn.envs.shuffle import restore
 from hardattn.envs.world import World
@@ -49,8 +49,8 @@ class SnesConfig:
     """Fitness lost for each unit of a member's length, beside the mean return; dasNet's L2 term stands beside a sum over images."""
 
     def __post_init__(self) -> None:
-        if min(self.std, self.learning_rate, self.rank) <= 0 or min(self.std_rate, self.std_floor, self.penalty) < 0:
-            raise UsageError(f"snes: std, learning_rate and rank must be above 0, the other numbers not below; got {self}")
+        more_than_zero(self, "std", "learning_rate", "rank")
+        at_least(self, 0, "std_rate", "std_floor", "penalty")
         known = ("snes", *(f"evosax:{name}" for name in EVOSAX))
         if self.strategy not in known:
             raise unknown("strategy", self.strategy, known)

@@ -61,15 +61,18 @@ def turned(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def shifted(images: Tensor, shift: int, mirror: bool, generator: torch.Generator) -> Tensor:
-    """Images [B, C, H, W] moved by up to `shift` pixels each way over their reflected borders, and mirrored half of the time."""
+def shifted(images: Tensor, shift: int, mirror: bool | Tensor, generator: torch.Generator) -> Tensor:
+    """Images [B, C, H, W] moved by up to `shift` pixels each way over their reflected borders, and mirrored half of the time.
+
+    `mirror` [B] bool says which are mirrored, where it is not left to chance.
+    """
     batch, channels, height, width = images.shape
     device = images.device
     padded = F.pad(images.float(), (shift,) * 4, mode="reflect") if shift else images.float()
     top, left = (torch.randint(2 * shift + 1, (batch, 1), generator=generator, device=device) for _ in range(2))
     rows, columns = top + torch.arange(height, device=device), left + torch.arange(width, device=device)
-    if mirror:
-        flip = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+    if mirror is not False:
+        flip = torch.rand(batch, 1, generator=generator, device=device) < 0.5 if mirror is True else mirror[:, None]
         columns = torch.where(flip, columns.flip(1), columns)
     index = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view(images.shape).to(images.dtype)

@@ -16,6 +16,27 @@ class UsageError(HardattnError):
     exit_status = 2
 
 
+def more_than_zero(config: object, *names: str) -> None:
+    """Raise UsageError for the first of these numbers of a config that is not above 0; NaN is not."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UsageError(f"{name}={getattr(config, name)}: wanted more than 0")
+
+
+def at_least(config: object, least: float, *names: str) -> None:
+    """Raise UsageError for the first of these numbers of a config that is below `least`, or NaN."""
+    for name in names:
+        if not getattr(config, name) >= least:
+            raise UsageError(f"{name}={getattr(config, name)}: wanted {least:g} or more")
+
+
+def zero_to_one(config: object, *names: str) -> None:
+    """Raise UsageError for the first of these numbers of a config that is not from 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(f"{name}={getattr(config, name)}: wanted 0 to 1")
+
+
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UsageError:
     """The error for a name that is not in `known`, with the nearest name when one is near."""
     names = sorted(known)

@@ -67,6 +67,8 @@ def new_cnn(kind: str, data: Dataset | Pictures) -> Cnn:
     """An untrained network of a gating task, as its training begins; its weights come from torch's global random state."""
     if kind == "small":
         return cnn.small(data.channels, data.classes)
+    if kind == "narrow":
+        return cnn.narrow(data.channels, data.classes)
     if kind == "cue":
         return cnn.cue(data.channels, data.classes)
     images = data.source.images if isinstance(data, Pictures) else data.images

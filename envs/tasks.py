@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hardattn.envs.errors import UsageError, unknown
+from hardattn.envs.errors import UsageError, at_least, unknown
 from hardattn.envs.importing import import_object
 
 Label = Literal["class", "pair", "sum"]
@@ -59,9 +59,8 @@ class CanvasConfig:
     """What is to be told: the class of the one digit (class), which two digits there are, in any order (pair), or their sum."""
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("clutter", 0), ("clutter_size", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name}={getattr(self, name)}: wanted at least {least}")
+        at_least(self, 1, "size", "clutter_size")
+        at_least(self, 0, "clutter")
         if not 0 <= self.turn <= 180:
             raise UsageError(f"turn={self.turn}: wanted 0 to 180 degrees")
         if self.label not in Label.__args__:  # type: ignore[attr-defined]
@@ -98,9 +97,9 @@ class CatchConfig:
 class GatingConfig:
     """Feedback onto the filters of a frozen convolutional network (dasNet, Stollenga et al. 2014)."""
 
-    cnn: Literal["small", "maxout", "cue"] = "small"
-    """The network: six convolutions with ReLU (small); three maxout layers and a fully connected one, as dasNet has (maxout); or
-    three convolutions of which no unit sees more than 14x14 pixels, and the mean over places (cue)."""
+    cnn: Literal["small", "narrow", "maxout", "cue"] = "small"
+    """The network: six convolutions with ReLU (small), or in fewer maps (narrow); three maxout layers and a fully connected one, as
+    dasNet has (maxout); or three convolutions of which no unit sees more than 14x14 pixels, and the mean over places (cue)."""
     rule: Literal["softmax", "layer-softmax", "sigmoid", "top-k", "threshold"] = "softmax"
     """From scores to gains: softmax over all feature maps, mean 1 (the paper); the same for each layer; twice a sigmoid; the same
     gain for the highest scores of each layer and 0 for the others; or hard gates, 1 for scores of -1 or more and 0 for the others
@@ -123,7 +122,7 @@ class GatingConfig:
             known = GatingConfig.__annotations__[name].__args__
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        layers = {"small": 6, "maxout": 3, "cue": 3}[self.cnn]
+        layers = {"small": 6, "narrow": 6, "maxout": 3, "cue": 3}[self.cnn]
         if not 0 <= self.first < layers:
             raise UsageError(f"first={self.first}: {self.cnn} has {layers} convolutions; wanted 0 to {layers - 1}")
         if not 0 < self.keep <= 1:

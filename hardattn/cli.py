@@ -114,7 +114,7 @@ class Pretrain:
     set: Sets = ()
     """Change a setting, e.g. --set core_width=128; `hardattn list TASK` shows them all. Repeatable."""
     cnn: str = ""
-    """For tasks of gains: which network, small, maxout or cue; the task's own if not given."""
+    """For tasks of gains: which network, small, narrow, maxout or cue; the task's own if not given."""
     seed: int = 0
     """Fixes every random choice."""
     device: str = "auto"

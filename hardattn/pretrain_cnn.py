@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardattn import experiment, results, settings
 from hardattn.agents.losses import cosine
@@ -33,6 +33,7 @@ from hardattn.train import Interrupted, Progress, interruptible, may_start, run_
 
 CHECKED = 50  # steps after which the loss is looked at, which makes a GPU wait
 RISING = 0.2  # share of the training in which the step size rises
+SETTLING = 20_000  # training images from which averaged weights take their statistics
 
 
 class CnnTrainer:
@@ -52,10 +53,23 @@ class CnnTrainer:
         self.network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         whiten(self.network, self.data.images[: min(len(self.data), 5000)])
         self.generator = torch.Generator(setup.device).manual_seed(setup.seed)
-        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.weights: list[Tensor] = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
+        shifts = [norm.bias for norm in self.norms]
+        others = [weight for weight in self.weights if all(weight is not shift for shift in shifts)]
+        # The pull towards 0 is the same for both, whatever the steps.
         self.optimizer = torch.optim.SGD(
-            weights, lr=0.1, momentum=settings.momentum, weight_decay=settings.weight_decay, nesterov=settings.momentum > 0
+            [
+                {"params": others, "times": 1.0, "weight_decay": settings.weight_decay},
+                {"params": shifts, "times": settings.bias_rate, "weight_decay": settings.weight_decay / settings.bias_rate},
+            ],
+            lr=0.1,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
         )
+        self.averaged: list[Tensor] = []
+        chance = torch.Generator(setup.device).manual_seed(setup.seed)
+        self.first_side = torch.randint(2, (len(self.data),), generator=chance, device=setup.device)
         self.bf16 = use_bf16(setup.train.precision, torch.device(setup.device))
         self.epoch, self.seconds = 0, 0.0
         self.validation_error: float | None = None
@@ -96,18 +110,18 @@ class CnnTrainer:
         total = torch.zeros((), device=self.setup.device)
         for number, batch in enumerate(batches):
             done = (self.epoch + number / len(batches)) / self.settings.epochs
-            rate = self.settings.learning_rate * (done / RISING if done < RISING else cosine((done - RISING) / (1 - RISING)))
+            rate = self.settings.learning_rate * self._share(done)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            images = self.data.images[batch]
-            if not self.data.in_place:
-                images = shifted(images, self.settings.shift, self.data.photographs, self.generator)
+                group["lr"] = rate * group["times"]
+            images = self._distorted(batch)
             with torch.autocast(self.setup.device.split(":")[0], torch.bfloat16, enabled=self.bf16):
                 logits = self.network(images)
             loss = F.cross_entropy(logits, self.data.labels[batch], label_smoothing=self.settings.smoothing)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            if self.settings.average and done >= 0.5:
+                self._average(len(batches))
             total += loss.detach()
             self._tell(number * self.settings.batch_size)
             if number % CHECKED == CHECKED - 1:
@@ -118,6 +132,46 @@ class CnnTrainer:
                 )
         self._check(total)
         return float(total) / len(batches)
+
+    def _share(self, done: float) -> float:
+        """How large a step is when so much of the training is done, as a share of the largest."""
+        if done < RISING:
+            return done / RISING
+        return self.settings.last_rate + (1 - self.settings.last_rate) * cosine((done - RISING) / (1 - RISING))
+
+    def _distorted(self, batch: Tensor) -> Tensor:
+        """The training images of these numbers [B], moved and mirrored."""
+        images = self.data.images[batch]
+        if self.data.in_place:
+            return images
+        mirror: bool | Tensor = self.data.photographs
+        if mirror and self.settings.alternate:
+            mirror = (self.first_side[batch] + self.epoch) % 2 == 1
+        return shifted(images, self.settings.shift, mirror, self.generator)
+
+    @torch.no_grad()
+    def _average(self, steps: int) -> None:
+        """Move the averaged weights towards those of this step, as far as forgets `average` passes of so many steps."""
+        if not self.averaged:
+            self.averaged = [weight.clone() for weight in self.weights]
+        torch._foreach_lerp_(self.averaged, self.weights, min(1.0, 1 / (steps * self.settings.average)))
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Take the averaged weights, and statistics of the normalisation that belong to them."""
+        for weight, averaged in zip(self.weights, self.averaged, strict=True):
+            weight.copy_(averaged)
+        self.averaged = []
+        momenta = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # all batches count the same
+        self.network.train()
+        order = torch.randperm(len(self.data), generator=self.generator, device=self.generator.device)[:SETTLING]
+        for batch in order.split(500):
+            self.network(self._distorted(batch))
+        for norm, momentum in zip(self.norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def _check(self, total: Tensor) -> None:
         """Raise HardattnError if a loss among those added up was not finite."""
@@ -132,6 +186,8 @@ class CnnTrainer:
         )
 
     def _finish(self, validation: Dataset) -> dict[str, Any]:
+        if self.averaged:
+            self._settle()
         self.network.eval()
         self.network.fold()
         self.network.get_used_to(self.data.images[: min(len(self.data), 5000)])
@@ -163,6 +219,7 @@ class CnnTrainer:
                 "task": self.setup.task.name,
                 "perception": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "averaged": self.averaged,
                 "generator": self.generator.get_state(),
                 "random": results.rng_state(),
                 "progress": [self.epoch, self.seconds, self.validation_error],
@@ -176,6 +233,7 @@ class CnnTrainer:
             self.network.fold()
         self.network.load_state_dict(state["perception"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.averaged = [weight.to(self.setup.device) for weight in state["averaged"]]
         self.generator.set_state(state["generator"])
         results.set_rng_state(state["random"])
         self.epoch, self.seconds, self.validation_error = state["progress"]

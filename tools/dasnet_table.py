@@ -31,23 +31,34 @@ LAST = "snes --set first=4"
 MAXOUT = (
     " --set perception_from=results/runs/dasnet-cifar10/pretrain-maxout/seed-0"  # hardattn pretrain ... --cnn maxout --set epochs=3
 )
+NARROW = " --set perception_from=dasnet-cifar10-narrow"
+GENTLE = "pathwise --set std=0 --set agent.learning_rate=2e-5 --set train.keep=last --set episodes=16000"
+STATIC = "pathwise --set static=true --set std=0 --set episodes="
 # Row -> the command that makes it, without the seed; the rows that the others are held against come first in their part.
 ROWS = {
     "vanilla": CLEAN + "centre --set episodes=128",
     "views": "python tools/dasnet_table.py views views dasnet-cifar10-pretrained",
-    "static": CLEAN + "pathwise --set static=true --set std=0 --set episodes=24000",
-    "pathwise": CLEAN + "pathwise --set std=0 --set agent.learning_rate=2e-5 --set train.keep=last --set episodes=16000",
-    "reinforce": CLEAN + "reinforce --set episodes=24000",
-    "snes": CLEAN + "snes --set policy=projected --set batch_size=1600 --set episodes=192000",
+    "pathwise": CLEAN + GENTLE,
     "snes, last block": CLEAN + LAST,
     "spoiled: vanilla": SPOILED + "centre --set episodes=128",
     "spoiled: views": "python tools/dasnet_table.py views 'spoiled: views' dasnet-cifar10-pretrained",
-    "spoiled: static": SPOILED + "pathwise --set static=true --set std=0 --set episodes=40000",
+    "spoiled: static": SPOILED + STATIC + "40000",
     "spoiled: pathwise": SPOILED + "pathwise --set episodes=40000",
-    "spoiled: reinforce": SPOILED + "reinforce --set episodes=40000",
-    "spoiled: snes": SPOILED + "snes --set policy=projected --set batch_size=1600 --set episodes=192000",
-    "spoiled: snes, last block": SPOILED + LAST,
-    "spoiled: snes, last block, small steps": SPOILED + LAST + " --set agent.learning_rate=0.2 --set episodes=4800000",
+    "narrow: vanilla": CLEAN + "centre --set episodes=128" + NARROW,
+    "narrow: views": "python tools/dasnet_table.py views 'narrow: views' dasnet-cifar10-narrow",
+    "narrow: static": CLEAN + STATIC + "24000" + NARROW,
+    "narrow: pathwise": CLEAN + GENTLE + NARROW,
+    "narrow: snes, last block": CLEAN + LAST + NARROW,
+    "narrow, spoiled: vanilla": SPOILED + "centre --set episodes=128" + NARROW,
+    "narrow, spoiled: views": "python tools/dasnet_table.py views 'narrow, spoiled: views' dasnet-cifar10-narrow",
+    "narrow, spoiled: static": SPOILED + STATIC + "40000" + NARROW,
+    "narrow, spoiled: pathwise": SPOILED + "pathwise --set episodes=40000" + NARROW,
+    "narrow, spoiled: reinforce": SPOILED + "reinforce --set episodes=40000" + NARROW,
+    "narrow, spoiled: snes, last block": SPOILED + LAST + NARROW,
+    "narrow, spoiled: snes, last block, small steps": SPOILED
+    + LAST
+    + " --set agent.learning_rate=0.2 --set episodes=4800000"
+    + NARROW,
     "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
     "maxout: snes, last two layers": CLEAN + "snes --set first=1" + MAXOUT,
 }
@@ -56,6 +67,8 @@ VIEWS = ((0, 0), (-1, -1), (1, 1))  # shifts in pixels, each plain and mirrored:
 PARTS = {
     "": "Clean images",
     "spoiled: ": "Spoiled images: noise, blur, contrast and JPEG at five strengths, a quarter each",
+    "narrow: ": "Clean images, a network of fewer maps",
+    "narrow, spoiled: ": "Spoiled images, the network of fewer maps",
     "maxout: ": "Clean images, the paper's kind of network, trained for 3 passes only",
 }
 
@@ -112,7 +125,7 @@ def views(name: str, network: str) -> None:
     from hardattn.evaluate import percent
 
     task, cnn = loading.open_perception(network)
-    spoiled = name.startswith("spoiled")
+    spoiled = "spoiled" in name
     assert task.gating is not None
     setup = dataclasses.replace(task, gating=dataclasses.replace(task.gating, corruption="all" if spoiled else "none"))
     data = fixed_data(setup, "test")

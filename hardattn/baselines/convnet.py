@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardattn.baselines.looked import Looked
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import UsageError, more_than_zero
 from hardattn.envs.tasks import Task
 
 SMALLEST = 8  # blocks are added until the maps are no wider than this
@@ -27,8 +27,7 @@ class ConvNetConfig:
     """Feature maps of every layer, as a multiple."""
 
     def __post_init__(self) -> None:
-        if self.width <= 0:
-            raise UsageError(f"width={self.width}: wanted more than 0")
+        more_than_zero(self, "width")
 
 
 @dataclass(frozen=True)

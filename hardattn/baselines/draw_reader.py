@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hardattn.baselines.looked import Looked
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import UsageError, at_least, more_than_zero
 from hardattn.envs.tasks import Task
 
 
@@ -28,8 +28,11 @@ class DrawReaderConfig:
     """The learning rate of the layer that places the grid, as a share of the others'."""
 
     def __post_init__(self) -> None:
-        if min(self.size, self.looks) < 0 or self.size == 1 or self.hidden < 1 or self.localiser_rate <= 0:
-            raise UsageError(f"draw-reader: wanted size of 2 or more, looks, hidden and localiser_rate above 0; got {self}")
+        if self.size == 1:
+            raise UsageError("size=1: a grid of filters has two or more a side; wanted 2 or more, or 0 for the task's")
+        at_least(self, 0, "size", "looks")
+        at_least(self, 1, "hidden")
+        more_than_zero(self, "localiser_rate")
 
     def fitted(self, task: Task) -> "DrawReaderConfig":
         """With the task's numbers where nothing was asked."""

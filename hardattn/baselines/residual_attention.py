@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardattn.baselines.looked import Looked
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import at_least
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class ResidualAttentionConfig:
     """Feature maps of the first stage; each later stage has twice as many."""
 
     def __post_init__(self) -> None:
-        if min(self.modules, self.width) < 1:
-            raise UsageError(f"residual-attention: wanted modules and width of 1 or more; got {self}")
+        at_least(self, 1, "modules", "width")
 
 
 class Residual(nn.Module):

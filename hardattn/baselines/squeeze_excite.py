@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hardattn.baselines.convnet import Trunk
 from hardattn.baselines.looked import Looked
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import at_least, more_than_zero
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class SqueezeExciteConfig:
     """Whether there are gates; without them this is the network alone."""
 
     def __post_init__(self) -> None:
-        if self.width <= 0 or self.reduction < 1:
-            raise UsageError(f"se: wanted width above 0 and reduction of 1 or more; got {self}")
+        more_than_zero(self, "width")
+        at_least(self, 1, "reduction")
 
 
 class Gate(nn.Module):

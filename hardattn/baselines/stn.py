@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hardattn.baselines.convnet import Trunk
 from hardattn.baselines.looked import Looked, edges
-from hardattn.envs.errors import UsageError
+from hardattn.envs.errors import at_least, more_than_zero
 
 IDENTITY = {"affine": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "attention": (1.0, 0.0, 0.0)}  # rows of a 2x3 matrix; scale, x, y
 SMALLEST = 14  # the localiser pools until its maps are no wider than this
@@ -39,8 +39,8 @@ class SpatialTransformerConfig:
     """The localiser's learning rate, as a share of the others'."""
 
     def __post_init__(self) -> None:
-        if self.size < 0 or self.width <= 0 or self.localiser_rate <= 0:
-            raise UsageError(f"stn: wanted size of 0 or more, width and localiser_rate above 0; got {self}")
+        at_least(self, 0, "size")
+        more_than_zero(self, "width", "localiser_rate")
 
 
 def matrices(numbers: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def test_the_learning_rate_follows_the_budget() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UsageError, match="must be above 0"):
+    with pytest.raises(UsageError, match="std=0: wanted more than 0"):
         ReinforceConfig(std=0)
     with pytest.raises(UsageError, match="discount=2"):
         ReinforceConfig(discount=2)

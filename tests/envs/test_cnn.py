@@ -89,6 +89,15 @@ def test_a_folded_network_computes_the_same() -> None:
     assert (net(pictures()) - before).abs().max() < 1e-4
 
 
+def test_small_begins_with_convolutions_that_hand_on_what_they_see_and_narrow_does_not() -> None:
+    seen = torch.randn(2, 24, 8, 8)
+    for make, same in ((cnn.small, True), (cnn.narrow, False)):
+        conv = make().parts()[0].conv
+        assert conv.bias is not None
+        told = (conv(seen) - conv.bias[:, None, None])[:, :24]
+        assert torch.allclose(told, seen, atol=1e-5) == same
+
+
 def test_the_stem_whitens_and_does_not_learn() -> None:
     net = network()
     conv = net.stem[0]  # type: ignore[index]

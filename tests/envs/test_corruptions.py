@@ -90,6 +90,10 @@ def test_shifting_moves_and_mirrors_each_picture() -> None:
     assert len(places) == 9 and tuple(images[0].flatten().tolist()) in places
     assert len({tuple(image.flatten().tolist()) for image in shifted(images, 1, True, seeded())}) == 18
     assert torch.equal(shifted(images, 0, False, seeded()), images)
+    every_other = torch.arange(len(images)) % 2 == 1
+    mirrored = shifted(images, 0, every_other, seeded())
+    assert torch.equal(mirrored[~every_other], images[~every_other])
+    assert torch.equal(mirrored[every_other], images[every_other].flip(3))
 
 
 def test_fixed_pictures_are_fixed_and_every_picture_keeps_its_label() -> None:

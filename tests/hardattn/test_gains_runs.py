@@ -124,19 +124,45 @@ def test_a_resumed_run_equals_an_uninterrupted_one(network: Path, strategy: str)
 
 
 def test_a_resumed_pretraining_equals_an_uninterrupted_one(data: Path) -> None:
-    words = ["pretrain", "dasnet-cifar10", "--set", "epochs=2", "--set", "cnn.batch_size=54"]
+    words = ["pretrain", "dasnet-cifar10", "--set", "epochs=3", "--set", "cnn.batch_size=54"]  # averaging from the second on
     main([*words, "--out", str(data / "whole")])
     from hardattn import pretrain_cnn
 
-    setup, chosen = pretrain_cnn.build("dasnet-cifar10", ["epochs=2", "cnn.batch_size=54"], seed=0, device="auto")
+    setup, chosen = pretrain_cnn.build("dasnet-cifar10", ["epochs=3", "cnn.batch_size=54"], seed=0, device="auto")
     trainer = pretrain_cnn.CnnTrainer(setup, chosen, data / "parts", lambda progress: None)
     results.write_json(data / "parts" / results.CONFIG, results.read_json(data / "whole" / results.CONFIG))
-    trainer._one_epoch(lambda: False)
-    trainer.epoch = 1
+    for epoch in (1, 2):
+        trainer._one_epoch(lambda: False)
+        trainer.epoch = epoch
+    assert trainer.averaged
     trainer.checkpoint()
     main([*words, "--out", str(data / "parts"), "--resume"])
     one, other = (results.read_json(data / name / results.FINAL) for name in ("whole", "parts"))
     assert one["perception_sha256"] == other["perception_sha256"]
+
+
+def test_steps_rise_and_fall_and_the_last_weights_are_averaged(data: Path) -> None:
+    from hardattn import pretrain_cnn
+
+    sets = ["cnn.batch_size=54", "last_rate=0.2", "average=0.5"]
+    trainer = pretrain_cnn.CnnTrainer(
+        *pretrain_cnn.build("dasnet-cifar10", sets, seed=0, device="cpu"), data, lambda progress: None
+    )
+    assert [trainer._share(done) for done in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.5, 1, 0.6, 0.2])
+    before = [weight.detach().clone() for weight in trainer.weights]
+    trainer._average(4)
+    with torch.no_grad():
+        for weight in trainer.weights:
+            weight += 1
+    trainer._average(4)  # half a pass of four steps: each counts a half
+    trainer._settle()
+    for weight, old in zip(trainer.weights, before, strict=True):
+        assert torch.allclose(weight, old + 0.5)
+    trainer.network.eval()
+    with torch.no_grad():  # the first normalisation has the statistics that belong to these weights
+        normed = trainer.network.begin(trainer.data.images) - trainer.norms[0].bias[:, None, None]
+    assert normed.mean(dim=(0, 2, 3)).abs().max() < 0.1 and (normed.std(dim=(0, 2, 3)) - 1).abs().max() < 0.1
+    assert all(norm.momentum == 0.1 for norm in trainer.norms)
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_maxout_has_its_own_steps(
@@ -148,9 +174,10 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_maxout_has_its_own_st
     from hardattn import pretrain_cnn
 
     rates = [
-        pretrain_cnn.build("dasnet-cifar10", [f"cnn={kind}"], seed=0, device="cpu")[1].learning_rate for kind in ("small", "maxout")
+        pretrain_cnn.build("dasnet-cifar10", [f"cnn={kind}"], seed=0, device="cpu")[1].learning_rate
+        for kind in ("small", "narrow", "maxout")
     ]
-    assert rates == [0.1, 0.015]
+    assert rates == [0.1875, 0.1, 0.015]
 
 
 def test_a_network_alone_is_measured_as_it_is(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
