@@ -260,9 +260,9 @@ def test_what_is_to_be_told(label: Label, wanted: list[int], count: int) -> None
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": 0}, "size=0: wanted at least 1"),
-        ({"clutter": -1}, "clutter=-1: wanted at least 0"),
-        ({"clutter_size": 0}, "clutter_size=0: wanted at least 1"),
+        ({"size": 0}, "size=0: wanted 1 or more"),
+        ({"clutter": -1}, "clutter=-1: wanted 0 or more"),
+        ({"clutter_size": 0}, "clutter_size=0: wanted 1 or more"),
         ({"clutter": 128}, "clutter=128: wanted at most 127 pieces"),
         ({"turn": 200}, "turn=200: wanted 0 to 180 degrees"),
         ({"label": "pairs"}, "no canvas label is called 'pairs'; did you mean 'pair'?"),
