@@ -93,7 +93,7 @@ def test_perception_gets_no_gradient_from_it() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    for settings, says in (({"clip": 0}, "clip=0: wanted more than 0"), ({"decay": 1.5}, "decay=1.5, wanted 0 to 1")):
+    for settings, says in (({"clip": 0}, "clip=0: wanted more than 0"), ({"decay": 1.5}, "decay=1.5: wanted 0 to 1")):
         with pytest.raises(UsageError, match=says):
             PPOConfig(**settings)  # type: ignore[arg-type]
 

@@ -32,7 +32,7 @@ def world(
     images = torch.randint(256, (40, 3, 32, 32), generator=random, dtype=torch.uint8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = cnn.small(3, 10, (4, 6, 6)) if kind == "small" else cnn.maxout(3, 10, (32, 32), (4, 6, 6), 8)
+        net = cnn.narrow(3, 10, (4, 6, 6)) if kind == "small" else cnn.maxout(3, 10, (32, 32), (4, 6, 6), 8)
         with torch.no_grad():
             net.last.weight.mul_(20)
     cnn.whiten(net, images)
@@ -216,7 +216,7 @@ def test_what_it_refuses() -> None:
         made.step(scores(made))
     with pytest.raises(ValueError, match="after the last of 3 passes"):
         made.step(scores(made))
-    bare = cnn.Cnn(torch.nn.Identity(), [], cnn.MaximumHead(), torch.nn.Linear(3, 10), 3)
+    bare = cnn.Cnn(torch.nn.Identity(), [], cnn.MaximumHead(1.0), torch.nn.Linear(3, 10), 3)
     with pytest.raises(UsageError, match="the network has 0 convolutions"):
         FilterWorld(made.task, made.dataset, bare, batch_size=4)
     with pytest.raises(UsageError, match="no filters to weigh"):

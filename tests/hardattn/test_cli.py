@@ -149,7 +149,7 @@ def test_the_next_command_can_be_typed_as_it_stands(hardattn: Run) -> None:
         (["train", "ram-mnist", "--preset", "bset"], 2, "did you mean 'best'?"),
         (["train", "ram-mnist", "--set", "stdd=1"], 2, "did you mean 'std'?"),
         (["train", "ram-mnist", "--set", "std=big"], 2, "wanted a number"),
-        (["train", "ram-mnist", "--set", "std=-1"], 2, "std=-1: wanted more than 0"),
+        (["train", "ram-mnist", "--set", "std=-1"], 2, "std=-1.0: wanted more than 0"),
         (["train", "ram-mnist", "--device", "cuda:77"], 2, "--device"),
         (["train", "ram-mnist", "--device", "abacus"], 2, "torch knows no such device"),
         (["train", "ram-mnist", "--out", "/proc/here", *SMALL], 1, "choose another folder with --out"),
