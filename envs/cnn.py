@@ -123,15 +123,15 @@ class Cnn(nn.Module):
     def begin(self, images: Tensor, first: int = 0) -> Tensor:
         """All that no gain touches if stage `first` is the first that has any: its convolution, pooled."""
         seen = self.stem(self.prepare(images))
-        for stage in self.parts()[:first]:
+        for stage in self._stages(0)[:first]:
             seen = stage.activate(stage.linear(seen))
-        return self.parts(first)[0].linear(seen)
+        return self._stages(first)[0].linear(seen)
 
     def finish(self, linear: Tensor, gains: list[Tensor] | None = None, where: Where = "after", first: int = 0) -> Seen:
         """The rest of the way from `begin(images, first)`, with a tensor of gains [B, maps] for each stage from `first` on."""
         scales: list[Tensor | None] = [None] * len(self.stages) if gains is None else list(gains)
-        seen = self.parts(first)[0].gated(linear, scales[0], where)
-        return self._from_second(self.parts(first + 1), seen, [_mean(seen)], scales[1:], where)
+        seen = self._stages(first)[0].gated(linear, scales[0], where)
+        return self._from_second(self._stages(first + 1), seen, [_mean(seen)], scales[1:], where)
 
     def finish_split(self, split: Split, gains: list[Tensor], where: Where = "after", first: int = 0) -> Seen:
         """`finish` of `split(linear)` of n images, with gains [n * p, maps]: p ways of listening to each image.
@@ -140,7 +140,7 @@ class Cnn(nn.Module):
         image stands for p convolutions, k x k times cheaper with kernels of k x k. The first stage's gains must stand after its
         nonlinearity, or pass through it, as through a ReLU.
         """
-        stage, images = self.parts(first + 1)[0], len(split.parts)
+        stage, images = self._stages(first + 1)[0], len(split.parts)
         scale = gains[0].to(split.parts.dtype).unflatten(0, (images, -1))  # [n, p, maps]
         total = torch.bmm(scale, split.parts.flatten(2)).flatten(0, 1).unflatten(1, split.parts.shape[2:])  # [n p, H', W', maps']
         total = total.movedim(3, 1)  # in the memory order that convolutions like
@@ -148,11 +148,11 @@ class Cnn(nn.Module):
         linear = stage.settle(total + stage.conv.bias.to(total.dtype)[:, None, None])
         seen = stage.gated(linear, gains[1], where)
         means = [gains[0] * split.means.repeat_interleave(scale.shape[1], dim=0), _mean(seen)]
-        return self._from_second(self.parts(first + 2), seen, means, gains[2:], where)
+        return self._from_second(self._stages(first + 2), seen, means, gains[2:], where)
 
     def split(self, linear: Tensor, first: int = 0) -> Split:
         """Take `begin(images, first)` apart for `finish_split`. There must be a stage after `first`."""
-        stage, after = self.parts(first)[0], self.parts(first + 1)[0].conv
+        stage, after = self._stages(first)[0], self._stages(first + 1)[0].conv
         seen = stage.activate(linear)
         kernel = after.weight.transpose(0, 1).reshape(-1, 1, *after.kernel_size)  # [maps * maps', 1, k, k]
         added = F.conv2d(
@@ -171,7 +171,7 @@ class Cnn(nn.Module):
 
     def observe(self, seen: Seen, first: int = 0) -> Tensor:
         """Standardised map means, activations before the last layer and log-probabilities: [B, maps + F + K]."""
-        skipped = sum(stage.maps for stage in self.parts()[:first])
+        skipped = sum(stage.maps for stage in self._stages(0)[:first])
         numbers = torch.cat([seen.means, seen.hidden, seen.logits.log_softmax(dim=1)], dim=1)
         return (numbers - self.usual[skipped:]) / self.usual_deviation[skipped:]
 
@@ -184,21 +184,20 @@ class Cnn(nn.Module):
         self.usual.copy_(observed.mean(dim=0))
         self.usual_deviation.copy_(observed.std(dim=0).clamp(min=1e-3))  # a dead unit has none
 
-    def parts(self, first: int = 0) -> list[Stage]:
-        """The stages from `first` on."""
+    def _stages(self, first: int) -> list[Stage]:
         return cast("list[Stage]", list(self.stages)[first:])
 
     def gain_counts(self, where: Where, first: int = 0) -> list[int]:
         """How many gains each stage takes from `first` on."""
-        return [stage.gains(where) for stage in self.parts(first)]
+        return [stage.gains(where) for stage in self._stages(first)]
 
     def mean_counts(self, first: int = 0) -> list[int]:
         """How many feature maps each stage has from `first` on."""
-        return [stage.maps for stage in self.parts(first)]
+        return [stage.maps for stage in self._stages(first)]
 
     def fold(self) -> None:
         """Put every batch normalisation into its convolution."""
-        for stage in self.parts():
+        for stage in self._stages(0):
             stage.fold()
 
 
@@ -249,15 +248,19 @@ def small(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (
     The layout, narrower, of the CIFAR-10 speed runs (Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds"): each block halves the image.
     So is its beginning: each convolution's first maps hand on what it sees, and activations before the last layer are a ninth.
     """
-    network = narrow(channels, classes, widths, scale=1 / 9)
-    for stage in network.parts():
+    network = _six_convolutions(channels, classes, widths, scale=1 / 9)
+    for stage in network._stages(0):
         with torch.no_grad():
             nn.init.dirac_(stage.conv.weight[: stage.conv.in_channels])
     return network
 
 
-def narrow(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (32, 128, 128), scale: float = 1.0) -> Cnn:
-    """The same in fewer maps, with its beginning left to chance."""
+def narrow(channels: int = 3, classes: int = 10, widths: tuple[int, int, int] = (32, 128, 128)) -> Cnn:
+    """The layout of `small` in fewer maps, with its beginning left to chance."""
+    return _six_convolutions(channels, classes, widths, scale=1)
+
+
+def _six_convolutions(channels: int, classes: int, widths: tuple[int, int, int], scale: float) -> Cnn:
     stem = nn.Sequential(nn.Conv2d(channels, 8 * channels, 2), nn.ReLU())  # 4 * channels eigenvectors, each with both signs
     stages, inputs = [], 8 * channels
     for maps in widths:

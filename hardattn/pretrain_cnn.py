@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from hardattn import experiment, results, settings
 from hardattn.agents.losses import cosine
@@ -154,7 +155,8 @@ class CnnTrainer:
         """Move the averaged weights towards those of this step, as far as forgets `average` passes of so many steps."""
         if not self.averaged:
             self.averaged = [weight.clone() for weight in self.weights]
-        torch._foreach_lerp_(self.averaged, self.weights, min(1.0, 1 / (steps * self.settings.average)))
+        for averaged, weight in zip(self.averaged, self.weights, strict=True):
+            averaged.lerp_(weight, min(1.0, 1 / (steps * self.settings.average)))
 
     @torch.no_grad()
     def _settle(self) -> None:
@@ -162,16 +164,9 @@ class CnnTrainer:
         for weight, averaged in zip(self.weights, self.averaged, strict=True):
             weight.copy_(averaged)
         self.averaged = []
-        momenta = [norm.momentum for norm in self.norms]
-        for norm in self.norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # all batches count the same
-        self.network.train()
         order = torch.randperm(len(self.data), generator=self.generator, device=self.generator.device)[:SETTLING]
-        for batch in order.split(500):
-            self.network(self._distorted(batch))
-        for norm, momentum in zip(self.norms, momenta, strict=True):
-            norm.momentum = momentum
+        self.network.train()
+        update_bn((self._distorted(batch) for batch in order.split(500)), self.network)
 
     def _check(self, total: Tensor) -> None:
         """Raise HardattnError if a loss among those added up was not finite."""

@@ -103,7 +103,8 @@ class CnnSettings:
     last_rate: float = 0.0
     """The step size that training ends with, as a share of the largest."""
     average: float = 0.0
-    """The weights are averaged over about so many of the last passes; 0 takes them as they are in the end."""
+    """The weights are averaged over about so many of the last passes; 0 takes them as they are in the end. The
+    curve's validation errors are of the weights as they are."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of convolutions: auto is bf16 where the machine has fast bf16, else fp32."""

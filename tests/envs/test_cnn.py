@@ -92,7 +92,7 @@ def test_a_folded_network_computes_the_same() -> None:
 def test_small_begins_with_convolutions_that_hand_on_what_they_see_and_narrow_does_not() -> None:
     seen = torch.randn(2, 24, 8, 8)
     for make, same in ((cnn.small, True), (cnn.narrow, False)):
-        conv = make().parts()[0].conv
+        conv = make()._stages(0)[0].conv
         assert conv.bias is not None
         told = (conv(seen) - conv.bias[:, None, None])[:, :24]
         assert torch.allclose(told, seen, atol=1e-5) == same
