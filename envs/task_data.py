@@ -107,7 +107,7 @@ def training_data(task: Task, label_noise: float = 0.0, augment_clutter: bool = 
     if task.catch or task.gating:
         if label_noise:
             raise UsageError(f"label_noise={label_noise}: {task.name} has no labels that perception learns from; wanted 0")
-        return draw_games(task.catch, CATCH_SEED, CATCH_GAMES) if task.catch else _held_out(task, "train")
+        return draw_games(task.catch, CATCH_SEED, CATCH_GAMES) if task.catch else _gated(task, "train")
     images = datasets.load(task.dataset, "train")
     images = images.mislabelled(label_noise) if label_noise else images
     if task.crop:
@@ -115,13 +115,16 @@ def training_data(task: Task, label_noise: float = 0.0, augment_clutter: bool = 
     return images if task.canvas is None else Canvases(images, task.canvas, crisp_clutter=not augment_clutter)
 
 
-def _held_out(task: Task, split: str) -> Pictures:
-    """What a task of gains shows: of the images that its CNN has not seen, four fifths are "train", the rest "validation"."""
+def _gated(task: Task, split: str) -> Pictures:
+    """What a task of gains shows: of the images that its CNN has not seen, four fifths are "train", the rest "validation".
+
+    With `learns_from=training`, "train" is what the CNN has learned from instead.
+    """
     assert task.gating is not None
     if split not in datasets.SPLITS:
         raise unknown("split", split, datasets.SPLITS)
-    if split == "test":
-        images = datasets.load(task.dataset, "test")
+    if split == "test" or (split == "train" and task.gating.learns_from == "training"):
+        images = datasets.load(task.dataset, split)
     else:
         held = datasets.load(task.dataset, "validation")
         count = len(held) * 4 // 5
@@ -139,7 +142,7 @@ def fixed_data(task: Task, split: str) -> Dataset | Games:
             raise unknown("split", split, FIXED)
         return draw_games(task.catch, *FIXED[split])
     if task.gating:
-        return _held_out(task, split).fixed()
+        return _gated(task, split).fixed()
     images = datasets.load(task.dataset, split)
     if task.crop:
         return Crops(images, task.crop).fixed()

@@ -116,9 +116,12 @@ class GatingConfig:
     """What spoils each image before it is shown; all spoils a quarter of a batch with each."""
     strength: int = 0
     """How strong that is, 1 to 5; 0 draws a strength for each image."""
+    learns_from: Literal["held-out", "training"] = "held-out"
+    """The images that teach the policy: those held out from the network's training; or the network's own training images
+    (training), of which there are more, but which it may know by heart: then there is nothing left to learn from them."""
 
     def __post_init__(self) -> None:
-        for name in ("cnn", "rule", "where", "corruption"):
+        for name in ("cnn", "rule", "where", "corruption", "learns_from"):
             known = GatingConfig.__annotations__[name].__args__
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)

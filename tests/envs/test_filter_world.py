@@ -233,6 +233,7 @@ def test_what_it_refuses() -> None:
         ({"keep": 0.0}, "keep=0.0"),
         ({"boost": -1.0}, "boost=-1.0"),
         ({"strength": 6}, "strength=6: wanted 0 to 5"),
+        ({"learns_from": "trainings"}, "did you mean 'training'"),
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, Any], message: str) -> None:

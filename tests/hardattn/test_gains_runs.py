@@ -1,5 +1,6 @@
 """From CIFAR-10's binary files to a trained population: pretrain, train, evaluate and resume on small files made by code."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ from hardattn import results
 from hardattn.cli import main
 from hardattn.envs.cifar10 import RECORD, TEST, TRAIN, cifar10, read_records
 from hardattn.envs.errors import HardattnError, UsageError
+from hardattn.envs.task_data import fixed_data, training_data
+from hardattn.envs.tasks import find_task
 from hardattn.experiment import build
 
 
@@ -73,6 +76,18 @@ def test_records_become_pictures_and_the_last_are_held_out(data: Path) -> None:
     )
     last = (data / "cifar10" / TRAIN[-1]).read_bytes()[-RECORD:]
     assert last[0] == int(held.labels[-1]) and last[-1] == int(held.images[-1, 2, 31, 31])
+
+
+def test_what_teaches_the_policy_is_chosen_and_what_measures_it_is_not(data: Path) -> None:
+    train, held, test = cifar10("train"), cifar10("validation"), cifar10("test")
+    usual = find_task("dasnet-cifar10")
+    assert usual.gating is not None
+    more = dataclasses.replace(usual, gating=dataclasses.replace(usual.gating, learns_from="training"))
+    assert torch.equal(training_data(usual).show(torch.arange(24), torch.Generator(), 0.0).images, held.images[:24])
+    assert torch.equal(training_data(more).show(torch.arange(270), torch.Generator(), 0.0).images, train.images)
+    for task in (usual, more):
+        assert torch.equal(fixed_data(task, "validation").images, held.images[24:])
+        assert torch.equal(fixed_data(task, "test").images, test.images)
 
 
 def test_files_that_are_cut_foreign_or_missing_are_named(data: Path) -> None:
