@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from hardattn.agents import losses
 from hardattn.agents.base import Rollout, action_width, collect
 from hardattn.agents.strategies import EVEN, EVOSAX, Evosax, Snes, Strategy
 from hardattn.envs.errors import UsageError, at_least, more_than_zero, unknown
@@ -39,6 +40,9 @@ class SnesConfig:
     """Standard deviation of the weights at the start; weights are scaled so that it is about that of the scores."""
     learning_rate: float = 1.0
     """Step size of the mean, in units of the deviation; Sep_CMA_ES and CR_FM_NES have their own."""
+    anneal: bool = False
+    """Let that step size fall to 0 along a cosine over the training budget, so that the mean comes to rest where steps of one size
+    would throw it about. For snes alone."""
     std_rate: float = 1.0
     """Step size of the deviation, as a multiple of the usual one; 0 keeps the deviation. For snes alone."""
     std_floor: float = 1e-4
@@ -56,6 +60,8 @@ class SnesConfig:
             raise unknown("strategy", self.strategy, known)
         if self.policy not in ("linear", "projected", "static"):
             raise unknown("policy", self.policy, ("linear", "projected", "static"))
+        if self.anneal and self.strategy != "snes":
+            raise UsageError(f"anneal=true: {self.strategy} keeps its own steps; wanted strategy=snes, or anneal left out")
 
     def check_population(self, repeats: int) -> None:
         """Raise UsageError for a population that the strategy cannot draw."""
@@ -162,6 +168,9 @@ class SNES:
             raise UsageError("snes: a population of 1 has nothing to choose from; it is the study's repeats, e.g. --set repeats=50")
         if self.strategy is None:
             self.strategy = self._new_strategy(world.repeats)
+        if self.config.anneal:
+            assert isinstance(self.strategy, Snes)
+            self.strategy.mean_rate = self.config.learning_rate * losses.cosine(world.progress)
         members = self.strategy.ask(world.repeats)
         returns = self.play(members, world).rewards.sum(dim=1)  # [n * p]
         each = returns.view(-1, world.repeats).mean(dim=0)  # [p]

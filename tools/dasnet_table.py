@@ -31,6 +31,7 @@ LAST = "snes --set first=4"
 MAXOUT = (
     " --set perception_from=results/runs/dasnet-cifar10/pretrain-maxout/seed-0"  # hardattn pretrain ... --cnn maxout --set epochs=3
 )
+FROM_TRAINING = " --set num_glimpses=1 --set learns_from=training" + MAXOUT
 NARROW = " --set perception_from=dasnet-cifar10-narrow"
 GENTLE = "pathwise --set std=0 --set agent.learning_rate=2e-5 --set train.keep=last --set episodes=16000"
 STATIC = "pathwise --set static=true --set std=0 --set episodes="
@@ -60,7 +61,13 @@ ROWS = {
     + " --set agent.learning_rate=0.2 --set episodes=4800000"
     + NARROW,
     "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
-    "maxout: snes, last two layers": CLEAN + "snes --set first=1" + MAXOUT,
+    "maxout: snes, same gains for all": CLEAN
+    + "snes --set first=1 --set policy=static --set reward=evidence-gain --set agent.learning_rate=0.2 --set evaluations=12"
+    + " --set train.keep=last --set episodes=4800000"
+    + FROM_TRAINING,
+    "maxout: pathwise": CLEAN
+    + "pathwise --set std=0 --set agent.learning_rate=1e-3 --set train.keep=last --set episodes=96000"
+    + FROM_TRAINING,
 }
 VIEWS = ((0, 0), (-1, -1), (1, 1))  # shifts in pixels, each plain and mirrored: six views for six passes
 # What rows of a part begin with, and the part's title; its first row is the one that the others are held against.

@@ -184,6 +184,21 @@ def test_it_solves_the_probes_and_backwards_it_does_not() -> None:
         assert reached(Backwards, probe) < solved_at(probe), probe
 
 
+def test_steps_of_the_mean_fall_to_nothing() -> None:
+    world = ProbeWorld("cue", 64, repeats=8)
+    moved = {}
+    for anneal in (False, True):
+        agent = SNES(world.observation_space, world.action_space, config=SnesConfig(learning_rate=0.5, anneal=anneal))
+        for progress in (0.5, 1.0):
+            world.progress, before = progress, agent.mean
+            agent.update(world)
+            moved[anneal, progress] = agent.mean - before
+    assert torch.allclose(moved[True, 0.5], moved[False, 0.5] / 2)  # the same first generation; half way half of the step is left
+    assert moved[False, 1.0].norm() > 0 and moved[True, 1.0].norm() == 0
+    with pytest.raises(UsageError, match=r"anneal=true: evosax:PGPE keeps its own steps"):
+        SnesConfig(strategy="evosax:PGPE", anneal=True)
+
+
 def test_a_population_of_one_is_refused() -> None:
     world = small_world()
     with pytest.raises(UsageError, match="population of 1"):
