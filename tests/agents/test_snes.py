@@ -185,9 +185,9 @@ def test_it_solves_the_probes_and_backwards_it_does_not() -> None:
 
 
 def test_steps_of_the_mean_fall_to_nothing() -> None:
-    world = ProbeWorld("cue", 64, repeats=8)
     moved = {}
     for anneal in (False, True):
+        world = ProbeWorld("cue", 64, repeats=8)
         agent = SNES(world.observation_space, world.action_space, config=SnesConfig(learning_rate=0.5, anneal=anneal))
         for progress in (0.5, 1.0):
             world.progress, before = progress, agent.mean
