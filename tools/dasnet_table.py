@@ -12,6 +12,7 @@ import base64
 import json
 import statistics
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ ROWS = {
     "vanilla": CLEAN + "centre --set episodes=128",
     "views": "python tools/dasnet_table.py views views dasnet-cifar10-pretrained",
     "pathwise": CLEAN + GENTLE,
-    "snes, last block": CLEAN + LAST,
     "spoiled: vanilla": SPOILED + "centre --set episodes=128",
     "spoiled: views": "python tools/dasnet_table.py views 'spoiled: views' dasnet-cifar10-pretrained",
     "spoiled: static": SPOILED + STATIC + "40000",
@@ -251,7 +251,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         for layer in range(moved.shape[1]):
             colour = plt.cm.viridis((first + layer - 1) / 5)  # type: ignore[attr-defined]
             above.plot(range(1, len(moved) + 1), moved[:, layer], "o-", markersize=3, color=colour, label=f"layer {first + layer}")
-        above.set_title(row["row"].replace("last block, ", "\n"), fontsize=8)
+        above.set_title(textwrap.fill(row["row"], 30), fontsize=8)
         above.set(xlabel="pass", ylim=(0, 1.1 * moved.max()), xlim=(0.5, 5.5))
         above.legend(fontsize=5, loc="lower right", ncols=2)
         below.stairs(row["gains"]["histogram"], np.linspace(0, 3, 61), fill=True, color="#1f77b4")
