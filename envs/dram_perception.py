@@ -16,26 +16,25 @@ class DramPerception(nn.Module):
     """Three convolutions without pooling read the pixels, times a layer that reads the location; an LSTM; a hidden layer; classes.
 
     `glimpse_shape` is (S, C, g, g) and `classes` is K. The second convolution takes every other pixel and the filters are fewer
-    than in the paper, so that a processor can train it. The state is (h, c) of the LSTM r1; the agent observes h.
+    than in the paper (64, 64 and 128 for house numbers), so that a processor can train it. The state is (h, c) of the LSTM r1;
+    the agent observes h.
     """
-
-    FILTERS = (16, 32, 32)  # the paper has 64, 64, 128 for house numbers
 
     def __init__(self, config: PerceptionConfig, glimpse_shape: tuple[int, int, int, int], classes: int) -> None:
         super().__init__()
         scales, channels, size, _ = glimpse_shape
         width, half = config.glimpse_width, (size + 1) // 2
         self.features = config.core_width
-        one, two, three = self.FILTERS
+        few, many = config.filters, 2 * config.filters
         self.encode_pixels = nn.Sequential(
-            nn.Conv2d(scales * channels, one, 5, padding=2),
+            nn.Conv2d(scales * channels, few, 5, padding=2),
             nn.ReLU(),
-            nn.Conv2d(one, two, 3, stride=2, padding=1),
+            nn.Conv2d(few, many, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(two, three, 3, padding=1),
+            nn.Conv2d(many, many, 3, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(three * half * half, width),
+            nn.Linear(many * half * half, width),
             nn.ReLU(),
         )
         self.encode_location = nn.Linear(2, width)

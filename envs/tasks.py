@@ -28,11 +28,13 @@ class PerceptionConfig:
     """Units of the glimpse vector, in which what was seen and where it was seen are added."""
     core_width: int = 256
     """Units of the recurrent core."""
+    filters: int = 16
+    """dram: filters of the first convolution; the second and the third have twice as many."""
     dropout: float = 0.0
     """Share of core units dropped before the classifier while perception learns, 0 to 1."""
 
     def __post_init__(self) -> None:
-        _positive(self, "encoder_width", "glimpse_width", "core_width")
+        _positive(self, "encoder_width", "glimpse_width", "core_width", "filters")
         for name, known in (("network", ("ram", "dram")), ("encoder", ("fc", "conv")), ("core", ("lstm", "rnn"))):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)

@@ -91,6 +91,8 @@ def build(
     if hasattr(sections["agent"], "check_population"):
         sections["agent"].check_population(sections["train"].repeats)
     _check_start(sections["train"], agent, preset)
+    if sections["train"].start_from and "perception" in sections:
+        perception = _begun_with(sections["train"].start_from, base.name, perception, asked)
     if base.gating:
         sections["gating"] = _gating(sections, base, asked)
     elif sections["train"].mode == "frozen":
@@ -126,6 +128,19 @@ def _check_start(train: TrainSettings, agent: str, preset: str) -> None:
         raise UsageError(f"start_from={train.start_from}: mode=frozen takes its perception from perception_from; wanted joint")
     if train.start_from and (agent == "snes" or agent.startswith("sb3:")):
         raise UsageError(f"start_from={train.start_from}: {agent} keeps more than weights; wanted reinforce, ppo or pathwise")
+
+
+def _begun_with(source: str, task: str, ours: PerceptionConfig, asked: dict[str, str]) -> PerceptionConfig:
+    """The network of the run that start_from names. What is asked for beside it stands, and is refused where weights do not fit.
+
+    A run that resumes needs no such folder any more, and one that begins is told so when it reads the weights.
+    """
+    try:
+        theirs = _network_of(source, task)
+    except UsageError:
+        return ours
+    said = {key.rpartition(".")[2] for key in asked if key.rpartition(".")[0] in ("", "perception")}
+    return dataclasses.replace(theirs, **{key: value for key, value in dataclasses.asdict(ours).items() if key in said})
 
 
 def _takes(config: Any, field: str, value: Any) -> bool:

@@ -5,6 +5,7 @@ its state in place, and what is decided anew each time stays outside: which exam
 spread (`world.reach`) and the step sizes (`agent.schedule()`).
 """
 
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from hardattn.envs.errors import HardattnError
 
 Metrics = Mapping[str, float | Tensor]
 
+ONE_AT_A_TIME = threading.Lock()  # recording begins by waiting for the whole device, which spoils another thread's recording
 WARM_UP = 3  # updates that run as they are first: optimisers make their state, libraries choose their kernels
 
 
@@ -49,7 +51,7 @@ class Recorded:
             graph.register_generator_state(generator)
         try:
             # thread_local: what other threads ask of the device does not spoil the recording.
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+            with ONE_AT_A_TIME, torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
                 self.metrics = self.update()
         except Exception as error:
             reason = " ".join(str(error).split())

@@ -33,12 +33,6 @@ def two_stages(task: str) -> tuple[str, str]:
     )
 
 
-def further(task: str) -> str:
-    """The command of a second budget, from where the row before left its run."""
-    before, out = f"results/runs/{task}/reinforce/seed-0", f"results/runs/further/{task}"
-    return f"hardattn train {task} --preset further --set start_from={before} --out {out}"
-
-
 # Page -> row name -> the command that makes it, without the seed. Before a comma stands the task.
 PAGES = {
     "ram": {
@@ -57,14 +51,10 @@ PAGES = {
     },
     "dram": {
         "pairs": "hardattn train dram-pairs",
-        "pairs, crisp": two_stages("dram-pairs")[0],
-        "pairs, finished": two_stages("dram-pairs")[1],
-        "pairs, further": further("dram-pairs"),
-        "pairs, further, finished": "hardattn train dram-pairs --preset finish --set start_from=results/runs/further/dram-pairs "
-        "--out results/runs/finished/dram-pairs",
+        "pairs, best": "hardattn train dram-pairs --preset best --out results/runs/best/dram-pairs",
+        "pairs, finished": "hardattn train dram-pairs --preset finish --set start_from=results/runs/best/dram-pairs",
         "addition": "hardattn train dram-addition",
         "addition, best": "hardattn train dram-addition --preset best",
-        "addition, further": further("dram-addition"),
         "catch": "hardattn train catch --agent ppo",
     },
 }
@@ -79,6 +69,11 @@ TITLES = {
 def task_of(row: str) -> str:
     """The task behind a row's name."""
     return row.partition(",")[0]
+
+
+def minutes(seconds: float) -> str:
+    """Whole minutes; less than one to a tenth."""
+    return f"{seconds / 60:.{0 if seconds >= 60 else 1}f}"
 
 
 def page(rows: list[dict[str, Any]], name: str) -> str:
@@ -117,7 +112,7 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
     for row in rows:
         lines.append(
             f"| {row['row']} | {row['seed']} | {row['episodes']:,} | {row['config']['device'].partition(':')[0].upper()} "
-            f"| {row['seconds'] / 60:.0f} | {row['validation_error']:.2f} | {row['parameters']:,} |"
+            f"| {minutes(row['seconds'])} | {row['validation_error']:.2f} | {row['parameters']:,} |"
         )
     present = [row["row"] for row in rows]
     lines += ["", "Commands (add `--seed K`):", ""]

@@ -1,5 +1,7 @@
 """DRAM's side of the world: the product glimpse network, the context that cannot tell the class, the location unit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,12 @@ def test_shapes_and_that_a_later_look_adds_to_the_state() -> None:
     state = network.look(network.initial(4), torch.rand(4, 2, 1, 5, 5), torch.zeros(4, 2))
     assert network.read(state).shape == (4, 3) and network.observe(state).shape == (4, 8)
     assert not torch.equal(state[0], network.look(state, torch.rand(4, 2, 1, 5, 5), torch.zeros(4, 2))[0])
+
+
+def test_the_second_and_third_convolution_have_twice_the_filters_of_the_first() -> None:
+    network = DramPerception(replace(SMALL, filters=4), (2, 1, 5, 5), 3)
+    weights = 2 * 4 * 5 * 5 + 4 + 4 * 8 * 3 * 3 + 8 + 8 * 8 * 3 * 3 + 8 + 8 * 3 * 3 * 8 + 8  # the last layer reads 3x3 places
+    assert sum(weight.numel() for weight in network.encode_pixels.parameters()) == weights == 1668
 
 
 def test_tasks_of_dram_get_its_network() -> None:

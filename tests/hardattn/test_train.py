@@ -339,6 +339,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: p
     (tmp_path / "first").rename(tmp_path / "away")
     train(tiny("start_from=first"), tmp_path / "second", resume=True)  # the checkpoint holds all that is needed
     (tmp_path / "away").rename(tmp_path / "first")
+    assert build("ram-mnist", "reinforce", sets=["start_from=first"]).task.perception.core_width == 16  # its network comes along
     with pytest.raises(UsageError, match="start_from=first: its agent is reinforce, this run's is ppo"):
         Trainer(tiny("start_from=first", agent="ppo"), tmp_path / "third")
     with pytest.raises(UsageError, match=r"its network has core_width=\d+ \(here 20\); add --set perception.core_width="):
