@@ -5,11 +5,14 @@ The classifier reads the lower core alone, which starts from zeros and hears of 
 agent learns of the image from its context can steer the looks, but cannot tell the class.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardattn.envs.perception import State
 from hardattn.envs.tasks import PerceptionConfig
+
+ROWS = 500  # glimpses that a processor reads at once: what more of them are on the way leaves its caches
 
 
 class DramPerception(nn.Module):
@@ -51,8 +54,10 @@ class DramPerception(nn.Module):
 
     def look(self, state: State, glimpse: Tensor, location: Tensor) -> State:
         """The state after a glimpse [B, S, C, g, g] at a location [B, 2]."""
-        what, where = self.encode_pixels(glimpse.flatten(1, 2)), self.encode_location(location)
-        after: State = self.core(what * where, state)
+        pixels = glimpse.flatten(1, 2)
+        at_once = len(pixels) if pixels.is_cuda else ROWS
+        what = torch.cat([self.encode_pixels(part) for part in pixels.split(at_once)])
+        after: State = self.core(what * self.encode_location(location), state)
         return after
 
     def read(self, state: State) -> Tensor:

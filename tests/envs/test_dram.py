@@ -9,7 +9,7 @@ import torch
 from hardattn.agents.base import collect
 from hardattn.agents.fixed import Centre, Oracle, Random, Raster
 from hardattn.envs import glimpse
-from hardattn.envs.dram_perception import DramPerception
+from hardattn.envs.dram_perception import ROWS, DramPerception
 from hardattn.envs.errors import UsageError
 from hardattn.envs.task_data import new_network
 from hardattn.envs.tasks import PerceptionConfig, Task, get_task
@@ -51,6 +51,14 @@ def test_the_second_and_third_convolution_have_twice_the_filters_of_the_first() 
     network = DramPerception(replace(SMALL, filters=4), (2, 1, 5, 5), 3)
     weights = 2 * 4 * 5 * 5 + 4 + 4 * 8 * 3 * 3 + 8 + 8 * 8 * 3 * 3 + 8 + 8 * 3 * 3 * 8 + 8  # the last layer reads 3x3 places
     assert sum(weight.numel() for weight in network.encode_pixels.parameters()) == weights == 1668
+
+
+def test_a_glimpse_is_read_alike_among_many_and_among_few() -> None:
+    network = new_perception()
+    glimpses, locations = torch.rand(ROWS + 20, 2, 1, 5, 5), torch.rand(ROWS + 20, 2)
+    many = network.look(network.initial(ROWS + 20), glimpses, locations)[0]
+    few = network.look(network.initial(20), glimpses[-20:], locations[-20:])[0]
+    torch.testing.assert_close(many[-20:], few)
 
 
 def test_tasks_of_dram_get_its_network() -> None:
