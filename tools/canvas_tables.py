@@ -46,7 +46,7 @@ PAGES = {
         "cluttered100, finished": two_stages("ram-cluttered100")[1],
         "cluttered60-narrow": "hardattn train ram-cluttered60-narrow",
         "cluttered60-narrow, finished": "hardattn train ram-cluttered60-narrow --preset finish "
-        "--set start_from=results/runs/ram-cluttered60-narrow/reinforce/seed-0",
+        "--set start_from=results/runs/ram-cluttered60-narrow/reinforce/seed-K --out results/runs/finished/ram-cluttered60-narrow/seed-K",
         "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random --set augment_clutter=off",
     },
     "dram": {
@@ -115,7 +115,7 @@ def page(rows: list[dict[str, Any]], name: str) -> str:
             f"| {minutes(row['seconds'])} | {row['validation_error']:.2f} | {row['parameters']:,} |"
         )
     present = [row["row"] for row in rows]
-    lines += ["", "Commands (add `--seed K`):", ""]
+    lines += ["", "Commands (add `--seed K`; a K in a folder's name is the same):", ""]
     lines += [f"- {row}: `{command}`" for row, command in commands.items() if row in present]
     lines += ["", *beside(rows), *(by_overlap() if name == "dram" else []), "", (FOLDER / f"{name}.md").read_text().rstrip(), ""]
     return "\n".join(lines)
