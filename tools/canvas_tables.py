@@ -46,7 +46,8 @@ PAGES = {
         "cluttered100, finished": two_stages("ram-cluttered100")[1],
         "cluttered60-narrow": "hardattn train ram-cluttered60-narrow",
         "cluttered60-narrow, finished": "hardattn train ram-cluttered60-narrow --preset finish "
-        "--set start_from=results/runs/ram-cluttered60-narrow/reinforce/seed-K --out results/runs/finished/ram-cluttered60-narrow/seed-K",
+        "--set start_from=results/runs/ram-cluttered60-narrow/reinforce/seed-K "
+        "--out results/runs/finished/ram-cluttered60-narrow/seed-K",
         "cluttered60-narrow, random looks": "hardattn train ram-cluttered60-narrow --agent random --set augment_clutter=off",
     },
     "dram": {
