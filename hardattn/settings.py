@@ -158,7 +158,7 @@ LONG: dict[str, Any] = {
 }
 # On a field of 100 pixels a look's spread stays as wide as on the smaller ones, and the digit moves out from the middle.
 WIDE: dict[str, Any] = {"agent.std": 0.06, "train.spread": 0.5}
-# Four to eleven times as many canvases, in large batches: minutes on a GPU (results/gpu.md).
+# Four to twenty-two times as many canvases, in large batches: minutes on a GPU (results/gpu.md).
 BEST: dict[str, Any] = {
     "train.batch_size": 1024,
     "train.learning_rate": 2e-3,

@@ -32,14 +32,8 @@ LAST = "snes --set first=4"
 MAXOUT = (
     " --set perception_from=results/runs/dasnet-cifar10/pretrain-maxout/seed-0"  # hardattn pretrain ... --cnn maxout --set epochs=3
 )
-EVOLVED = "snes --set first=1 --set policy=static --set reward=evidence-gain --set evaluations=12 --set train.keep=last"
-TRAINING = " --set num_glimpses=1 --set learns_from=training"
-FROM_TRAINING = TRAINING + MAXOUT
-ONE_PASS = " --set perception_from=results/runs/maxout-1-pass"  # hardattn pretrain dasnet-cifar10 --cnn maxout --set epochs=1
-# Deviations that stay: in so few weights and so many generations they would walk about (docs/dasnet.md).
-STEADY = (
-    "snes --set first=2 --set std_rate=0 --set reward=evidence-gain --set evaluations=12 --set train.keep=last --set anneal=true"
-)
+FROM_TRAINING = " --set num_glimpses=1 --set learns_from=training" + MAXOUT
+EVOLVED = "snes --set reward=evidence-gain --set evaluations=12 --set train.keep=last"
 NARROW = " --set perception_from=dasnet-cifar10-narrow"
 GENTLE = "pathwise --set std=0 --set agent.learning_rate=2e-5 --set train.keep=last --set episodes=16000"
 STATIC = "pathwise --set static=true --set std=0 --set episodes="
@@ -68,23 +62,18 @@ ROWS = {
     + " --set agent.learning_rate=0.2 --set episodes=4800000"
     + NARROW,
     "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
-    "maxout: snes, static, constant steps": CLEAN
-    + EVOLVED
-    + " --set agent.learning_rate=0.2 --set episodes=4800000"
-    + FROM_TRAINING,
     "maxout: snes, static": CLEAN
     + EVOLVED
-    + " --set agent.learning_rate=0.3 --set anneal=true --set episodes=3200000"
+    + " --set first=1 --set policy=static --set agent.learning_rate=0.2 --set episodes=4800000"
+    + FROM_TRAINING,
+    "maxout: snes": CLEAN
+    + EVOLVED
+    + " --set first=2 --set policy=projected --set rank=3 --set sees=log_probabilities --set penalty=0 --set std_rate=0"
+    + " --set agent.learning_rate=0.5 --set anneal=true --set episodes=12000000"
     + FROM_TRAINING,
     "maxout: pathwise": CLEAN
     + "pathwise --set std=0 --set agent.learning_rate=1e-3 --set train.keep=last --set episodes=96000"
     + FROM_TRAINING,
-    "maxout, 1 pass: vanilla": CLEAN + "centre --set episodes=128" + ONE_PASS,
-    "maxout, 1 pass: snes, static": CLEAN
-    + STEADY
-    + " --set policy=static --set agent.learning_rate=0.5 --set episodes=6400000"
-    + TRAINING
-    + ONE_PASS,
 }
 VIEWS = ((0, 0), (-1, -1), (1, 1))  # shifts in pixels, each plain and mirrored: six views for six passes
 # What rows of a part begin with, and the part's title; its first row is the one that the others are held against.
@@ -94,7 +83,6 @@ PARTS = {
     "narrow: ": "Clean images, a network of fewer maps",
     "narrow, spoiled: ": "Spoiled images, the network of fewer maps",
     "maxout: ": "Clean images, the paper's kind of network, trained for 3 passes only",
-    "maxout, 1 pass: ": "Clean images, the same trained for 1 pass",
 }
 
 
@@ -104,7 +92,7 @@ DRAWN = (
     "spoiled: static",
     "spoiled: pathwise",
     "narrow, spoiled: snes, last block, small steps",
-    "maxout: snes, static",
+    "maxout: snes",
     "maxout: pathwise",
 )
 
