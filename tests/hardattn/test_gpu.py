@@ -72,6 +72,7 @@ def test_replayed_equals_run_from_python(tmp_path: Path, task: str, agent: str, 
 
 
 @pytest.mark.usefixtures("few_digits")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that the check is a prototype
 @pytest.mark.parametrize(("task", "agent", "sets"), KINDS)
 def test_an_update_waits_for_the_device_once_at_its_end(tmp_path: Path, task: str, agent: str, sets: list[str]) -> None:
     trainer = Trainer(build(task, agent, sets=[*SMALL, *sets, "recorded=off"], device="cuda"), tmp_path)
