@@ -1,15 +1,19 @@
 """What the documents say is true: code runs, tables come again to the byte, links lead somewhere."""
 
+import dataclasses
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hardattn import experiment
 from hardattn.testing import check_agent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +71,34 @@ def test_a_results_page_comes_again_to_the_byte(
     monkeypatch.syspath_prepend(ROOT / "tools")
     code = runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))
     assert code["page"](code["gathered"].read(code["RUNS"]), *named) == (ROOT / "results" / f"{page}.md").read_text()
+
+
+def flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"train": {"mode": ...}} as {"train.mode": ...}."""
+    pairs: dict[str, Any] = {}
+    for key, value in record.items():
+        pairs |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+    return pairs
+
+
+@pytest.mark.parametrize("tool", ["dasnet_table", "canvas_tables"])
+def test_a_rows_command_asks_for_the_settings_that_were_measured(tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    code = runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))
+    commands = code["ROWS"] if "ROWS" in code else {name: told for page in code["PAGES"].values() for name, told in page.items()}
+    runs = [run for run in code["gathered"].read(code["RUNS"]) if commands[run["row"]].startswith("hardattn train")]
+    assert len(runs) > 20
+    for run in runs:
+        words = shlex.split(commands[run["row"]].replace("seed-K", f"seed-{run['seed']}"))
+        named = dict(zip(words[3::2], words[4::2], strict=True))  # the last of each option
+        sets = [value for option, value in zip(words[3::2], words[4::2], strict=True) if option == "--set"]
+        asked = experiment.build(
+            words[2], named.get("--agent", "reinforce"), preset=named.get("--preset", "default"), sets=sets, device="cpu"
+        )
+        now = flat(json.loads(json.dumps(dataclasses.asdict(asked))))
+        then = flat({key: run["config"][key] or {} for key in ("task", "train", "agent_config")})
+        kept = then.keys() - {"task.summary", "task.published"}  # settings that came later are not in old records
+        assert {key: now[key] for key in kept} == {key: then[key] for key in kept}, run["row"]
 
 
 def test_a_studys_page_comes_again_to_the_byte_from_its_raw_rows() -> None:

@@ -29,11 +29,7 @@ FIGURE = ROOT / "results" / "dasnet-gains.png"
 CLEAN = "hardattn train dasnet-cifar10 --agent "
 SPOILED = "hardattn train dasnet-cifar10 --set corruption=all --agent "
 LAST = "snes --set first=4"
-MAXOUT = (
-    " --set perception_from=results/runs/dasnet-cifar10/pretrain-maxout/seed-0"  # hardattn pretrain ... --cnn maxout --set epochs=3
-)
-FROM_TRAINING = " --set num_glimpses=1 --set learns_from=training" + MAXOUT
-EVOLVED = "snes --set reward=evidence-gain --set evaluations=12 --set train.keep=last"
+MAXOUT = "hardattn train dasnet-cifar10 --preset maxout --agent "
 NARROW = " --set perception_from=dasnet-cifar10-narrow"
 GENTLE = "pathwise --set std=0 --set agent.learning_rate=2e-5 --set train.keep=last --set episodes=16000"
 STATIC = "pathwise --set static=true --set std=0 --set episodes="
@@ -61,19 +57,17 @@ ROWS = {
     + LAST
     + " --set agent.learning_rate=0.2 --set episodes=4800000"
     + NARROW,
-    "maxout: vanilla": CLEAN + "centre --set episodes=128" + MAXOUT,
-    "maxout: snes, static": CLEAN
-    + EVOLVED
-    + " --set first=1 --set policy=static --set agent.learning_rate=0.2 --set episodes=4800000"
-    + FROM_TRAINING,
-    "maxout: snes": CLEAN
-    + EVOLVED
-    + " --set first=2 --set policy=projected --set rank=3 --set sees=log_probabilities --set penalty=0 --set std_rate=0"
-    + " --set agent.learning_rate=0.5 --set anneal=true --set episodes=12000000"
-    + FROM_TRAINING,
-    "maxout: pathwise": CLEAN
-    + "pathwise --set std=0 --set agent.learning_rate=1e-3 --set train.keep=last --set episodes=96000"
-    + FROM_TRAINING,
+    "maxout: vanilla": MAXOUT + "centre --set episodes=128",
+    "maxout: snes, static": MAXOUT
+    + "snes --set policy=static --set sees=all --set agent.learning_rate=0.2 --set anneal=off --set std_rate=1 --set penalty=0.005"
+    + " --set repeats=50 --set batch_size=3200 --set episodes=4800000",
+    "maxout: snes, last layer": MAXOUT
+    + "snes --set first=2 --set policy=projected --set rank=3"
+    + " --set repeats=50 --set batch_size=3200 --set episodes=12000000",
+    "maxout: snes": MAXOUT + "snes",
+    "maxout: snes, on a GPU": MAXOUT
+    + "snes --set precision=fp32 --set repeats=128 --set batch_size=65536 --set episodes=180000000",
+    "maxout: pathwise": MAXOUT + "pathwise --set std=0",
 }
 VIEWS = ((0, 0), (-1, -1), (1, 1))  # shifts in pixels, each plain and mirrored: six views for six passes
 # What rows of a part begin with, and the part's title; its first row is the one that the others are held against.

@@ -1,7 +1,8 @@
-"""Turn a finished run into weights that ship: perception and the LSTM beside it in bfloat16, all else in full.
+"""Turn a finished run into weights that ship: perception and the LSTM beside it in bfloat16 (unless `--in-full`), all else in full.
 
     python tools/ship_weights.py results/runs/ram-mnist/reinforce/seed-1
     python tools/ship_weights.py results/runs/ram-mnist/pretrain/seed-0 ram-mnist-pretrained
+    python tools/ship_weights.py results/runs/dasnet-cifar10/pretrain-maxout/seed-0 dasnet-cifar10-maxout --in-full
 
 writes hardattn/weights/<name>/config.json and weights.safetensors; the name is the task's if not given. Which seed ships is chosen
 by its validation error.
@@ -31,11 +32,11 @@ def rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def ship(run: Path, name: str = "") -> Path:
-    """Write the shipped folder and return it."""
+def ship(run: Path, name: str = "", in_full: bool = False) -> Path:
+    """Write the shipped folder and return it; `in_full` leaves perception in float32, for numbers that come again to an image."""
     config, state = results.read_json(run / results.CONFIG), results.read_state(run / results.CHECKPOINT)
     folder = SHIPPED / (name or config["task"]["name"])
-    perception = rounded(state["perception"])
+    perception = state["perception"] if in_full else rounded(state["perception"])
     agent = {key: value for key, value in state.get("agent", {}).items() if key not in TRAINING_ONLY}
     if perception and agent.get("body"):  # where nothing perceives, the LSTM is the row's only network and stays as it was measured
         agent["body"] = rounded(agent["body"])
@@ -50,6 +51,7 @@ def ship(run: Path, name: str = "") -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    named = [argument for argument in sys.argv[1:] if argument != "--in-full"]
+    if len(named) not in (1, 2):
         sys.exit(__doc__)
-    print(f"written to {ship(Path(sys.argv[1]), *sys.argv[2:])}")
+    print(f"written to {ship(Path(named[0]), *named[1:], in_full='--in-full' in sys.argv)}")
