@@ -226,7 +226,7 @@ GAINS: dict[str, Any] = {
 
 # On the paper's kind of network, stopped after three passes: one pass with gains, learned from the network's own training images,
 # which it does not know by heart (results/dasnet-cifar10.md).
-MAXOUT: dict[str, Any] = GAINS | {
+YOUNG: dict[str, Any] = GAINS | {
     "train.perception_from": "dasnet-cifar10-maxout",
     "train.episodes": 96_000,
     "train.keep": "last",
@@ -290,7 +290,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "default": CATCH | {"train.episodes": 800_000},
         "quick": CATCH | QUICK,
     },
-    "dasnet-cifar10": {"default": GAINS, "maxout": MAXOUT, "quick": GAINS | {"train.episodes": 20_000}},
+    "dasnet-cifar10": {"default": GAINS, "maxout": YOUNG, "quick": GAINS | {"train.episodes": 20_000}},
     "dasnet-fashion": {"default": GAINS, "quick": GAINS | {"train.episodes": 20_000}},
     "dasnet-cue": {"default": CUE, "quick": CUE | {"train.episodes": 20_000}},
     "dram-svhn": {"default": DRAM | {"train.augment": 0.0}, "quick": DRAM | QUICK | {"train.augment": 0.0}},  # crops alone, as DRAM
