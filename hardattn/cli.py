@@ -55,7 +55,7 @@ class Train:
     baseline: str = ""
     """Instead of an agent, a model of the whole image, trained by supervision: cnn, stn, draw-reader, ..."""
     preset: str = "default"
-    """Chosen settings for this task: quick, default or best."""
+    """Chosen settings for this task: quick, default, and what else `hardattn list TASK` names."""
     set: Sets = ()
     """Change a setting, e.g. --set std=0.05; `hardattn list TASK` shows them all. Repeatable."""
     seed: int = 0

@@ -112,8 +112,16 @@ def load_both(perception: nn.Module, actor: Any, setup: Experiment) -> None:
         told = ", ".join(f"{key}={theirs[key]} (here {ours[key]})" for key in other)
         wanted = " ".join(f"--set perception.{key}={theirs[key]}" for key in other)
         raise UsageError(f"start_from={name}: its network has {told}; add {wanted}")
-    fit(perception, state, folder)
-    load_agent(actor, {key: value for key, value in state.get("agent", {}).items() if key not in FRESH}, agent, folder)
+    try:
+        fit(perception, state, folder)
+        load_agent(actor, {key: value for key, value in state.get("agent", {}).items() if key not in FRESH}, agent, folder)
+    except HardattnError as error:
+        task = saved.get("task", {}).get("name")
+        if task == setup.task.name:
+            raise
+        raise UsageError(
+            f"start_from={name}: its weights are of {task}, and do not fit {setup.task.name}; wanted a run of {setup.task.name}"
+        ) from error
 
 
 def load_agent(actor: Any, state: dict[str, Any], agent: str, folder: Path) -> None:

@@ -253,6 +253,9 @@ def build(task: str, sets: list[str], *, seed: int, device: str) -> tuple[Experi
     sections: dict[str, Any] = {"task": base, "cnn": CnnSettings(), "gating": base.gating}
     asked = settings.parse(sets)
     kind = settings.override(sections, asked)["gating"].cnn
+    for name in settings.settable(base.gating):
+        if name != "cnn" and not asked.keys().isdisjoint((name, f"gating.{name}")):
+            raise UsageError(f"--set {name}: the network learns without gains; set it where they are learned, hardattn train {task}")
     sections = settings.override(settings.override(sections, OF_CNN.get(kind, {})), asked)
     setup = dataclasses.replace(sections["task"], gating=sections["gating"])
     train = TrainSettings(precision=sections["cnn"].precision)

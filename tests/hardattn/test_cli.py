@@ -140,6 +140,8 @@ def test_the_next_command_can_be_typed_as_it_stands(hardattn: Run) -> None:
         (["train", "dram-pairs", "--set", "context=101"], 2, "context=101: images are 100 x 100 pixels"),
         (["train", "ram-cluttered60", "--set", "mode=frozen"], 2, "is perception_from=ram-cluttered60"),
         (["train", "ram-mnist", "--set", "start_from=ram-mnist", "--set", "encoder=fc"], 2, "add --set perception.encoder=conv"),
+        (["train", "ram-translated60", "--set", "start_from=ram-mnist"], 2, "are of ram-mnist, and do not fit ram-translated60"),
+        (["pretrain", "dasnet-cifar10", "--set", "first=1"], 2, "--set first: the network learns without gains"),
         (["train", "ram-mnits"], 2, "no task is called 'ram-mnits'; did you mean 'ram-mnist'?"),
         (["train", "ram-mnist", "--agent", "reinforse"], 2, "did you mean 'reinforce'?"),
         (["train", "ram-mnist", "--agent", "nowhere:Agent"], 2, "there is no module 'nowhere'"),
