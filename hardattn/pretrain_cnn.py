@@ -255,7 +255,7 @@ def build(task: str, sets: list[str], *, seed: int, device: str) -> tuple[Experi
     kind = settings.override(sections, asked)["gating"].cnn
     for name in settings.settable(base.gating):
         if name != "cnn" and not asked.keys().isdisjoint((name, f"gating.{name}")):
-            raise UsageError(f"--set {name}: the network learns without gains; set it where they are learned, hardattn train {task}")
+            raise UsageError(f"--set {name}: the network learns without gains; set it where they are learned: hardattn train")
     sections = settings.override(settings.override(sections, OF_CNN.get(kind, {})), asked)
     setup = dataclasses.replace(sections["task"], gating=sections["gating"])
     train = TrainSettings(precision=sections["cnn"].precision)
