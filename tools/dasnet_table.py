@@ -58,9 +58,7 @@ ROWS = {
     + " --set agent.learning_rate=0.2 --set episodes=4800000"
     + NARROW,
     "maxout: vanilla": MAXOUT + "centre --set episodes=128",
-    "maxout: snes, static": MAXOUT
-    + "snes --set policy=static --set sees=all --set agent.learning_rate=0.2 --set anneal=off --set std_rate=1 --set penalty=0.005"
-    + " --set repeats=50 --set batch_size=3200 --set episodes=4800000",
+    "maxout: snes, static": MAXOUT + "snes --set policy=static --set sees=all --set episodes=12000000",
     "maxout: snes, last layer": MAXOUT
     + "snes --set first=2 --set policy=projected --set rank=3"
     + " --set repeats=50 --set batch_size=3200 --set episodes=12000000",
