@@ -52,6 +52,7 @@ ROWS = {
     "narrow, spoiled: static": SPOILED + STATIC + "40000" + NARROW,
     "narrow, spoiled: pathwise": SPOILED + "pathwise --set episodes=40000" + NARROW,
     "narrow, spoiled: reinforce": SPOILED + "reinforce --set episodes=40000" + NARROW,
+    "narrow, spoiled: ppo": SPOILED + "ppo --set episodes=40000" + NARROW,
     "narrow, spoiled: snes, last block": SPOILED + LAST + NARROW,
     "narrow, spoiled: snes, last block, small steps": SPOILED
     + LAST
