@@ -98,6 +98,8 @@ def test_a_rows_command_asks_for_the_settings_that_were_measured(tool: str, monk
         now = flat(json.loads(json.dumps(dataclasses.asdict(asked))))
         then = flat({key: run["config"][key] or {} for key in ("task", "train", "agent_config")})
         kept = then.keys() - {"task.summary", "task.published"}  # settings that came later are not in old records
+        if run["config"]["train"].get("start_from"):  # the network is that of a run which need not lie here
+            kept = {key for key in kept if not key.startswith("task.perception.")}
         assert {key: now[key] for key in kept} == {key: then[key] for key in kept}, run["row"]
 
 
