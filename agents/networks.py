@@ -17,13 +17,24 @@ from hardattn.agents.base import action_width
 from hardattn.envs.action import Action
 
 
-def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Sequential:
+class Rows(nn.Sequential):
+    """Layers on the last dimension: what comes before it is laid flat, which lets a ReLU work in place."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., D] -> [..., outputs]."""
+        rows = input.reshape(-1, input.shape[-1])
+        for layer in self:
+            rows = layer(rows)
+        return rows.view(*input.shape[:-1], rows.shape[-1])
+
+
+def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> Rows:
     """One hidden layer of ReLU units, orthogonal weights drawn from `generator`; `scale` is the gain of the last layer."""
     first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
     for layer, gain in ((first, math.sqrt(2)), (last, scale)):
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
         nn.init.zeros_(layer.bias)
-    return nn.Sequential(first, nn.ReLU(), last)
+    return Rows(first, nn.ReLU(inplace=True), last)
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, std: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hardattn.envs.perception import State
+from hardattn.envs.cells import LSTMCell, State
 from hardattn.envs.tasks import PerceptionConfig
 
 ROWS = 500  # glimpses that a processor reads at once: what more of them are on the way leaves its caches
@@ -42,17 +42,12 @@ class DramPerception(nn.Module):
         )
         self.encode_location = nn.Linear(2, width)
         nn.init.ones_(self.encode_location.bias)  # a product passes the pixels on from the start only if its other side is near 1
-        self.core = nn.LSTMCell(width, config.core_width)
+        self.core = LSTMCell(width, config.core_width)
         self.hidden = nn.Linear(config.core_width, config.core_width)
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(config.core_width, classes)
 
-    def initial(self, batch_size: int) -> State:
-        """Zeros: nothing seen yet."""
-        zeros = self.classify.weight.new_zeros(batch_size, self.features)
-        return zeros, zeros
-
-    def look(self, state: State, glimpse: Tensor, location: Tensor) -> State:
+    def look(self, state: State | None, glimpse: Tensor, location: Tensor) -> State:
         """The state after a glimpse [B, S, C, g, g] at a location [B, 2]."""
         pixels = glimpse.flatten(1, 2)
         at_once = len(pixels) if pixels.is_cuda else ROWS

@@ -1,19 +1,16 @@
 """Networks that see: each look turns a glimpse and its location into a new state; the state is read as class logits.
 
-A perception is any `nn.Module` with `initial`, `look`, `read` and `observe` (see `Perception`). Whether it learns is the
-world's business.
+A perception is any `nn.Module` with `look`, `read` and `observe` (see `Perception`). Whether it learns is the world's business.
 """
 
 import hashlib
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hardattn.envs.cells import LSTMCell, ReluCell, State
 from hardattn.envs.tasks import PerceptionConfig
-
-State = tuple[Tensor, ...]  # each [B, ...]; what perception remembers of the looks so far
 
 
 class Perception(Protocol):
@@ -21,11 +18,8 @@ class Perception(Protocol):
 
     features: int
 
-    def initial(self, batch_size: int) -> State:
-        """The state before the first look."""
-
-    def look(self, state: State, glimpse: Tensor, location: Tensor) -> State:
-        """The state after a glimpse [B, S, C, g, g] at a location [B, 2] in [-1, 1]."""
+    def look(self, state: State | None, glimpse: Tensor, location: Tensor) -> State:
+        """The state after a glimpse [B, S, C, g, g] at a location [B, 2] in [-1, 1]; before the first look there is none."""
 
     def read(self, state: State) -> Tensor:
         """Class logits [B, K]."""
@@ -37,8 +31,8 @@ class Perception(Protocol):
 class RamPerception(nn.Module):
     """The glimpse network, core and classifier of the Recurrent Attention Model (Mnih et al. 2014, section 4 and figure 1).
 
-    `glimpse_shape` is (S, C, g, g) and `classes` is K. The state is (h,) for the paper's core h' = ReLU(W h + V g), or (h, c)
-    for the LSTM; the agent observes h.
+    `glimpse_shape` is (S, C, g, g) and `classes` is K. The state is (h,) for the paper's core, or (h, c) for the LSTM;
+    the agent observes h.
     """
 
     def __init__(self, config: PerceptionConfig, glimpse_shape: tuple[int, int, int, int], classes: int) -> None:
@@ -47,30 +41,19 @@ class RamPerception(nn.Module):
         width, glimpse, core = config.encoder_width, config.glimpse_width, config.core_width
         self.features = core
         self.encode_pixels = _pixel_encoder(config, scales * channels, size)
-        self.encode_location = nn.Sequential(nn.Linear(2, width), nn.ReLU())
+        self.encode_location = nn.Sequential(nn.Linear(2, width))  # a sequence of one, as saved weights name it
         self.combine = nn.Linear(2 * width, glimpse)  # the paper's Lin(h_g) + Lin(h_l), as one product
-        self.core: nn.LSTMCell | nn.Linear
-        if config.core == "lstm":
-            self.core = nn.LSTMCell(glimpse, core)
-        else:
-            self.core = nn.Linear(glimpse + core, core)  # the paper's Lin(g) + Lin(h), as one product
-            nn.init.eye_(self.core.weight[:, glimpse:])  # identity start keeps early looks in memory (Le et al. 2015)
+        self.core = LSTMCell(glimpse, core) if config.core == "lstm" else ReluCell(glimpse, core)
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(core, classes)
 
-    def initial(self, batch_size: int) -> State:
-        """Zeros: nothing seen yet."""
-        zeros = self.classify.weight.new_zeros(batch_size, self.features)
-        return (zeros, zeros) if isinstance(self.core, nn.LSTMCell) else (zeros,)
-
-    def look(self, state: State, glimpse: Tensor, location: Tensor) -> State:
+    def look(self, state: State | None, glimpse: Tensor, location: Tensor) -> State:
         """The state after a glimpse [B, S, C, g, g] at a location [B, 2]."""
         what, where = self.encode_pixels(glimpse.flatten(1, 2)), self.encode_location(location)
-        seen = F.relu(self.combine(torch.cat([what, where], dim=1)))  # [B, glimpse_width]
-        if isinstance(self.core, nn.LSTMCell):
-            hidden: State = self.core(seen, state)
-            return hidden
-        return (F.relu(self.core(torch.cat([seen, state[0].to(seen.dtype)], dim=1))),)
+        both = torch.cat([what, where], dim=1).relu_()  # in place: memory is what a processor waits for
+        seen = self.combine(both).relu_()  # [B, glimpse_width]
+        after: State = self.core(seen, state)
+        return after
 
     def read(self, state: State) -> Tensor:
         """Class logits [B, K]."""
@@ -83,9 +66,9 @@ class RamPerception(nn.Module):
 
 
 def _pixel_encoder(config: PerceptionConfig, channels: int, size: int) -> nn.Module:
-    """[B, S*C, g, g] -> [B, encoder_width]."""
+    """[B, S*C, g, g] -> [B, encoder_width], before its ReLU."""
     if config.encoder == "fc":
-        return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, config.encoder_width), nn.ReLU())
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, config.encoder_width))
     half = (size + 1) // 2
     return nn.Sequential(
         nn.Conv2d(channels, 16, 3, padding=1),
@@ -94,7 +77,6 @@ def _pixel_encoder(config: PerceptionConfig, channels: int, size: int) -> nn.Mod
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(32 * half * half, config.encoder_width),
-        nn.ReLU(),
     )
 
 

@@ -24,7 +24,8 @@ class MixedPrecision:
 
     def refresh(self, learning: bool) -> None:
         """Take the network's present weights, and put it in training mode or in evaluation mode."""
-        self.network.train(learning)
+        if self.network.training != learning:
+            self.network.train(learning)
         if not self.enabled:
             return
         self.twin.train(learning)

@@ -18,7 +18,7 @@ from hardattn.envs.crops import Crops
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
-from hardattn.envs.glimpse import hard_glimpse
+from hardattn.envs.glimpse import hard_glimpse, lay_out
 from hardattn.envs.gymnasium_env import LookVectorEnv, as_floats
 from hardattn.envs.tasks import Task
 
@@ -67,6 +67,7 @@ class RawGlimpseVectorEnv(LookVectorEnv):
         if examples is None:
             examples = torch.randint(len(self.dataset), (self.num_envs,), generator=self._generator, device=self.device)
         self.examples, (self._images, self.labels, _) = examples, self._source.show(examples, self._generator)
+        self._field = lay_out(self._images, self.task.size, self.task.scales, self.task.background)
         self.locations: list[Tensor] = []
         first = torch.rand(self.num_envs, 2, generator=self._generator, device=self.device) * 2 - 1
         return self._glimpse(first), self._told()
@@ -86,7 +87,7 @@ class RawGlimpseVectorEnv(LookVectorEnv):
     def _glimpse(self, location: Tensor) -> dict[str, Tensor]:
         location = location.clamp(-1, 1)
         self.locations.append(location)
-        cut = hard_glimpse(self._images, location, self.task.size, self.task.scales, self.task.background)
+        cut = hard_glimpse(self._images, location, self.task.size, self.task.scales, self.task.background, self._field)
         self._seen = {"glimpse": cut, "location": location}
         return self._seen
 

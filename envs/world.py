@@ -119,7 +119,7 @@ def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | i
         raise ValueError(f"action: got a tensor on {action.device}, wanted one on {world.device}")
     if action.requires_grad and world.attention == "hard":
         raise ValueError("action: it carries a gradient, which cannot pass a hard look; act under torch.no_grad()")
-    finite = action.detach().isfinite().all()
+    finite = (action.detach() * 0).sum() == 0  # NaN and infinity times 0 are NaN; fewer steps than asking each
     if world.device.type != "cpu":
         return ~finite
     if not finite:

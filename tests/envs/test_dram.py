@@ -28,9 +28,8 @@ def test_what_and_where_are_multiplied() -> None:
     with torch.no_grad():
         network.encode_location.weight.zero_()
         network.encode_location.bias.zero_()
-    state = network.initial(2)
-    nothing = network.look(state, torch.rand(2, 2, 1, 5, 5), torch.zeros(2, 2))
-    other = network.look(state, torch.rand(2, 2, 1, 5, 5), torch.ones(2, 2))
+    nothing = network.look(None, torch.rand(2, 2, 1, 5, 5), torch.zeros(2, 2))
+    other = network.look(None, torch.rand(2, 2, 1, 5, 5), torch.ones(2, 2))
     assert torch.equal(nothing[0], other[0])  # a product with zero says nothing of the pixels; a sum would
 
 
@@ -42,7 +41,7 @@ def test_it_starts_out_passing_the_pixels_on() -> None:
 
 def test_shapes_and_that_a_later_look_adds_to_the_state() -> None:
     network = new_perception()
-    state = network.look(network.initial(4), torch.rand(4, 2, 1, 5, 5), torch.zeros(4, 2))
+    state = network.look(None, torch.rand(4, 2, 1, 5, 5), torch.zeros(4, 2))
     assert network.read(state).shape == (4, 3) and network.observe(state).shape == (4, 8)
     assert not torch.equal(state[0], network.look(state, torch.rand(4, 2, 1, 5, 5), torch.zeros(4, 2))[0])
 
@@ -56,8 +55,8 @@ def test_the_second_and_third_convolution_have_twice_the_filters_of_the_first() 
 def test_a_glimpse_is_read_alike_among_many_and_among_few() -> None:
     network = new_perception()
     glimpses, locations = torch.rand(ROWS + 20, 2, 1, 5, 5), torch.rand(ROWS + 20, 2)
-    many = network.look(network.initial(ROWS + 20), glimpses, locations)[0]
-    few = network.look(network.initial(20), glimpses[-20:], locations[-20:])[0]
+    many = network.look(None, glimpses, locations)[0]
+    few = network.look(None, glimpses[-20:], locations[-20:])[0]
     torch.testing.assert_close(many[-20:], few)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardattn.envs.glimpse import corners, hard_glimpse, soft_glimpse, summed_area, to_locations, to_pixels, touched
+from hardattn.envs.glimpse import corners, hard_glimpse, lay_out, reads, soft_glimpse, summed_area, to_locations, to_pixels, touched
 
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
 
@@ -40,7 +40,9 @@ def test_hard_glimpse_equals_the_definition_at_the_corners_and_inside(size: int,
     )
     assert got.shape == (len(locations), scales, shape[0], size, size)
     torch.testing.assert_close(got, wanted)
-    torch.testing.assert_close(hard_glimpse(images, locations, size, scales, 0.25, summed_area(images)), wanted)
+    for tabled in (False, True):
+        field = lay_out(images, size, scales, 0.25, tabled)
+        torch.testing.assert_close(hard_glimpse(images, locations, size, scales, 0.25, field), wanted)
 
 
 def test_pixels_of_the_corners_and_back() -> None:
@@ -67,9 +69,24 @@ def test_a_table_changes_a_glimpse_of_bytes_by_rounding_alone_and_the_narrowest_
     images = torch.randint(256, (64, 1, 60, 50), dtype=torch.uint8, generator=random)
     locations = torch.rand(64, 2, generator=random) * 2 - 1
     plain = hard_glimpse(images, locations, 12, 3)
-    tabled = hard_glimpse(images, locations, 12, 3, table=summed_area(images))
+    field = lay_out(images, 12, 3)
+    assert field.table is not None
+    tabled = hard_glimpse(images, locations, 12, 3, field=field)
     assert tabled.dtype == plain.dtype and torch.equal(tabled[:, 0], plain[:, 0])
     torch.testing.assert_close(tabled, plain, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scales", [1, 3])
+def test_a_patch_wholly_outside_is_background_and_a_field_serves_many_looks(scales: int) -> None:
+    images = torch.randint(256, (3, 2, 9, 13), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    field = lay_out(images, 4, scales, 0.5)
+    for x, y in itertools.product([-100.0, 100.0, float("nan")], repeat=2):
+        cut = hard_glimpse(images, torch.tensor([[x, y]] * 3), 4, scales, 0.5, field)
+        torch.testing.assert_close(cut, torch.full_like(cut, 0.5))
+    for place in CORNERS:
+        locations = place.expand(3, 2)
+        plain = hard_glimpse(images, locations, 4, scales, 0.5)
+        torch.testing.assert_close(hard_glimpse(images, locations, 4, scales, 0.5, field), plain)
 
 
 def test_uint8_images_come_back_as_shares_of_255() -> None:
@@ -95,6 +112,14 @@ def test_soft_glimpse_gradient_equals_finite_differences() -> None:
 def test_hard_glimpse_gives_the_location_no_gradient() -> None:
     locations = torch.zeros(1, 2, requires_grad=True)
     assert not hard_glimpse(torch.rand(1, 1, 5, 5), locations, 3).requires_grad
+
+
+def test_reads_counts_the_looks_at_each_pixel() -> None:
+    path = torch.tensor([[[-1.0, -1.0], [0.0, 0.0], [0.0, 0.0]]])
+    wanted = torch.zeros(5, 5)
+    wanted[:2, :2] += 1  # of a 3x3 patch on the corner pixel
+    wanted[1:4, 1:4] += 2
+    assert torch.equal(reads(path, size=3, scales=1, height=5, width=5)[0], wanted)
 
 
 def test_touched_counts_overlap_once_and_ignores_the_outside() -> None:

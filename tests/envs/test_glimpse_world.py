@@ -48,7 +48,7 @@ def test_a_step_looks_where_it_is_told() -> None:
     step = world.step(location)
     perception: Any = world.network
     glimpse = hard_glimpse(world.dataset.images[:8], location, 4)
-    state = perception.look(perception.initial(8), glimpse, location)
+    state = perception.look(None, glimpse, location)
     torch.testing.assert_close(step.logits, perception.read(state))
 
 
