@@ -161,7 +161,7 @@ def reads(locations: Tensor, size: int, scales: int, height: int, width: int) ->
     start = corners(locations, patch, height, width).clamp(-patch, longer)  # far away is just outside
     # Row k says which of the numbers from 0 on a patch covers that begins at `longer - k`.
     covers = F.pad(torch.ones(patch, device=locations.device), (longer, longer)).unfold(0, longer, 1).contiguous()
-    columns, rows = F.embedding(longer - start, covers).unbind(dim=2)  # each [B, T, longer]
+    columns, rows = F.embedding(longer - start.permute(2, 0, 1), covers)  # each [B, T, longer]
     return torch.bmm(rows[..., :height].mT, columns[..., :width])  # their products, summed over looks
 
 

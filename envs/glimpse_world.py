@@ -259,8 +259,9 @@ class GlimpseWorld:
     def _observe(self, location: Tensor) -> Tensor:
         looks = len(self.locations)
         clock = self._clock[looks] if looks < self.horizon else torch.zeros_like(self._clock[0])
-        known = location.new_zeros(len(location), self.perception.features)  # nothing, before the first look
-        if self._state is not None:
+        if self._state is None:
+            known = location.new_zeros(len(location), self.perception.features)
+        else:
             known = self.perception.observe(self._state)[: len(location)].float()
         parts = [known, location, clock.expand(len(location), -1), *self._glimpse, *self._context]
         observation = torch.cat(parts, dim=1)
