@@ -27,20 +27,26 @@ class ReluCell(nn.Module):
 
 
 class LSTMCell(nn.LSTMCell):
-    """`nn.LSTMCell` to the bit, with its gradient written out.
+    """`nn.LSTMCell` to the bit, of batches and with biases, its gradient written out.
 
-    On a CPU torch composes the cell of some twenty operations, each with new memory in both directions. On a GPU, where it has a
-    cell in one piece, and in half precision this is torch's.
+    On a CPU torch composes the cell of some twenty operations, each with new memory in both directions. Elsewhere this is torch's,
+    which a GPU has in one piece, and so it is in half precision.
     """
 
     def forward(self, seen: Tensor, state: Any = None) -> tuple[Tensor, Tensor]:
         """What was seen, [B, inputs], and (h, c) -> (h', c'), each [B, width]."""
-        if seen.is_cuda or seen.dtype in (torch.bfloat16, torch.float16):
-            return super().forward(seen, state)
+        if seen.device.type != "cpu" or seen.dtype in (torch.bfloat16, torch.float16):
+            return super().forward(seen, state or self._zeros(seen))
         h, c = state or (None, None)
         weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
         after: tuple[Tensor, Tensor] = _Lstm.apply(seen, h, c, *weights)  # type: ignore[no-untyped-call]
         return after
+
+    def _zeros(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, c) before the first look. Under autocast in float32: a CPU's sums then keep its digits from look to look."""
+        dtype = torch.float32 if torch.is_autocast_enabled(seen.device.type) else seen.dtype
+        zeros = seen.new_zeros(len(seen), self.hidden_size, dtype=dtype)
+        return zeros, zeros
 
 
 class _Lstm(torch.autograd.Function):

@@ -63,7 +63,8 @@ def hard_glimpse(
     """Cut glimpses at whole pixels: images [B, C, H, W] and locations [B, 2] -> glimpses [B, S, C, g, g].
 
     uint8 images come back as float32 in [0, 1]; other images keep their values. One index a scale, no loop over images. For many
-    looks at the same images, `lay_out` them once and pass that as `field`; where it holds a table, wide patches come from there.
+    looks at the same images, `lay_out` them once for this retina and pass that as `field`; where it holds a table, wide patches
+    come from there.
     Raises ValueError for images or locations of another shape.
     """
     batch, _, height, width = _check(images, locations, size, scales)
@@ -159,7 +160,7 @@ def reads(locations: Tensor, size: int, scales: int, height: int, width: int) ->
     """How many of a path's looks [B, T, 2] have read each pixel, [B, H, W] float32; every scale counts."""
     patch, longer = size << (scales - 1), max(height, width)  # the widest patch holds all the others
     start = corners(locations, patch, height, width).clamp(-patch, longer)  # far away is just outside
-    # Row k says which of the numbers from 0 on a patch covers that begins at `longer - k`.
+    # Row k: which of pixels 0, 1, ... lie in a patch that begins at `longer - k`.
     covers = F.pad(torch.ones(patch, device=locations.device), (longer, longer)).unfold(0, longer, 1).contiguous()
     columns, rows = F.embedding(longer - start.permute(2, 0, 1), covers)  # each [B, T, longer]
     return torch.bmm(rows[..., :height].mT, columns[..., :width])  # their products, summed over looks

@@ -24,7 +24,7 @@ class MixedPrecision:
 
     def refresh(self, learning: bool) -> None:
         """Take the network's present weights, and put it in training mode or in evaluation mode."""
-        if self.network.training != learning:
+        if any(module.training != learning for module in self.network.modules()):  # asking is cheaper than setting
             self.network.train(learning)
         if not self.enabled:
             return

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hardattn.envs.cells import LSTMCell, ReluCell
+from hardattn.envs.cells import LSTMCell, ReluCell, _Lstm
 
-ROWS, INPUTS, WIDTH = 12, 32, 16  # whole vectors of a processor, so that even a sigmoid rounds alike
+ROWS, INPUTS, WIDTH = 12, 20, 17
 
 
 def pair() -> tuple[LSTMCell, nn.LSTMCell]:
@@ -58,10 +58,20 @@ def test_the_written_gradient_equals_finite_differences(first: bool) -> None:
     assert torch.autograd.gradcheck(step, (seen, *weights) if first else (seen, h, c, *weights))
 
 
-def test_half_precision_is_left_to_torch() -> None:
+def test_half_precision_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Lstm, "apply", None)
     cell = LSTMCell(4, 4).bfloat16()
     h, c = cell(torch.randn(2, 4, dtype=torch.bfloat16))
     assert h.dtype == c.dtype == torch.bfloat16
+
+
+def test_under_autocast_the_state_keeps_its_digits() -> None:
+    ours, theirs = pair()
+    seen, zeros = torch.randn(ROWS, INPUTS), torch.zeros(ROWS, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = ours(seen.bfloat16()), theirs(seen.bfloat16(), (zeros, zeros))
+    for mine, torchs in zip(got, wanted, strict=True):
+        assert mine.dtype == torch.float32 and torch.equal(mine, torchs)
 
 
 def test_relu_core_on_paper() -> None:

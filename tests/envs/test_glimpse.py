@@ -80,7 +80,7 @@ def test_a_table_changes_a_glimpse_of_bytes_by_rounding_alone_and_the_narrowest_
 def test_a_patch_wholly_outside_is_background_and_a_field_serves_many_looks(scales: int) -> None:
     images = torch.randint(256, (3, 2, 9, 13), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     field = lay_out(images, 4, scales, 0.5)
-    for x, y in itertools.product([-100.0, 100.0, float("nan")], repeat=2):
+    for x, y in itertools.product([-100.0, 100.0], repeat=2):
         cut = hard_glimpse(images, torch.tensor([[x, y]] * 3), 4, scales, 0.5, field)
         torch.testing.assert_close(cut, torch.full_like(cut, 0.5))
     for place in CORNERS:
