@@ -208,7 +208,7 @@ class CatchWorld:
         self._tally[5] += self.hits[-1].sum()
         if last:
             path = torch.stack(self.locations, dim=1)
-            unique = glimpse.touched(path, self.task.size, self.task.scales, self.game.size, self.game.size).count_nonzero()
+            unique = glimpse.unique_pixels(path, self.task.size, self.task.scales, self.game.size, self.game.size)
             self._tally[0] += len(action)
             self._tally[2] += self._logits.argmax(dim=1).sum()
             self._tally[3] += unique

@@ -86,7 +86,10 @@ class _Lstm(torch.autograd.Function):
             df.zero_()
         else:
             through_sigmoid(torch.mul(dc, c, out=df), f, grad_input=df)
-        dx = into @ w_x if ctx.needs_input_grad[0] else None
-        before = (None, None, None) if h is None else (into @ w_h, dc.mul_(f), into.T @ h)
+        wants_x, _, _, wants_weights, *_ = ctx.needs_input_grad  # a frozen core's weights want none
+        dx = into @ w_x if wants_x else None
+        before = (None, None) if h is None else (into @ w_h, dc.mul_(f))
+        if not wants_weights:
+            return dx, *before, None, None, None, None
         bias = into.sum(dim=0)
-        return dx, before[0], before[1], into.T @ x, before[2], bias, bias.clone()
+        return dx, *before, into.T @ x, None if h is None else into.T @ h, bias, bias.clone()

@@ -166,9 +166,10 @@ def reads(locations: Tensor, size: int, scales: int, height: int, width: int) ->
     return torch.bmm(rows[..., :height].mT, columns[..., :width])  # their products, summed over looks
 
 
-def touched(locations: Tensor, size: int, scales: int, height: int, width: int) -> Tensor:
-    """Which pixels a path of looks [B, T, 2] has read, as a bool mask [B, H, W]; every scale counts."""
-    return reads(locations, size, scales, height, width) > 0
+def unique_pixels(locations: Tensor, size: int, scales: int, height: int, width: int) -> Tensor:
+    """How many pixels paths of looks [B, T, 2] have read, each counted once an image: int64, one number."""
+    # Ones summed image by image, which float32 does exactly, and quicker on a CPU than counting what is not zero.
+    return reads(locations, size, scales, height, width).clamp_(max=1).sum(dim=(1, 2)).long().sum()
 
 
 def _check(images: Tensor, locations: Tensor, size: int, scales: int) -> tuple[int, int, int, int]:

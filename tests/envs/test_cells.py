@@ -58,6 +58,14 @@ def test_the_written_gradient_equals_finite_differences(first: bool) -> None:
     assert torch.autograd.gradcheck(step, (seen, *weights) if first else (seen, h, c, *weights))
 
 
+def test_a_frozen_cell_passes_the_gradient_through_and_takes_none() -> None:
+    seen = torch.randn(3, ROWS, INPUTS, generator=torch.Generator().manual_seed(4))
+    ours, theirs = pair()
+    ours.requires_grad_(False)
+    got, wanted = unrolled(ours, seen, from_zeros=False), unrolled(theirs, seen, from_zeros=True)
+    assert len(got) == 2 + 1 and torch.equal(got[2], wanted[2])
+
+
 def test_half_precision_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Lstm, "apply", None)
     cell = LSTMCell(4, 4).bfloat16()

@@ -4,7 +4,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardattn.envs.glimpse import corners, hard_glimpse, lay_out, reads, soft_glimpse, summed_area, to_locations, to_pixels, touched
+from hardattn.envs.glimpse import (
+    corners,
+    hard_glimpse,
+    lay_out,
+    reads,
+    soft_glimpse,
+    summed_area,
+    to_locations,
+    to_pixels,
+    unique_pixels,
+)
+
+
+def touched(path: Tensor, size: int, scales: int, height: int, width: int) -> Tensor:
+    return reads(path, size, scales, height, width) > 0
+
 
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
 
@@ -120,6 +135,7 @@ def test_reads_counts_the_looks_at_each_pixel() -> None:
     wanted[:2, :2] += 1  # of a 3x3 patch on the corner pixel
     wanted[1:4, 1:4] += 2
     assert torch.equal(reads(path, size=3, scales=1, height=5, width=5)[0], wanted)
+    assert unique_pixels(path.expand(2, -1, -1), size=3, scales=1, height=5, width=5) == 2 * (4 + 9 - 1)  # they share one pixel
 
 
 def test_touched_counts_overlap_once_and_ignores_the_outside() -> None:
