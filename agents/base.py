@@ -17,7 +17,8 @@ class Agent(Protocol):
     The constructor is `Agent(observation_space, action_space, *, config, device, seed)`. A class attribute `Config`, a frozen
     dataclass with a sentence under each field, holds the settings; `--set key=value` reaches them. A class attribute
     `attention = "soft"` asks for training worlds whose loss can be differentiated with respect to the looks; `repeats = 2` says
-    that it learns only where each example is shown at least twice.
+    that it learns only where each example is shown at least twice; `takes_bf16 = True` that observations may come in bf16 while it
+    learns, as they do on a processor that multiplies bf16 faster than float32.
 
     `recordable = True` lets a GPU record `update()` as a CUDA graph and replay it. Such an agent has a method `schedule(progress)`
     that sets its step size, and a `generator` from which it draws; its update plays one batch, changes its state in place and asks

@@ -15,17 +15,35 @@ from torch import Tensor, nn
 
 from hardattn.agents.base import action_width
 from hardattn.envs.action import Action
+from hardattn.envs.precision import affine
 
 
 class Rows(nn.Sequential):
-    """Layers on the last dimension: what comes before it is laid flat, which lets a ReLU work in place."""
+    """Layers on the last dimension: what comes before it is laid flat, which lets a ReLU work in place.
+
+    Rows in bf16 are multiplied in bf16. What comes out is float32.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., D] -> [..., outputs]."""
         rows = input.reshape(-1, input.shape[-1])
-        for layer in self:
-            rows = layer(rows)
+        if rows.dtype == torch.bfloat16:
+            rows = self._in_bf16(rows).float()
+        else:
+            for layer in self:
+                rows = layer(rows)
         return rows.view(*input.shape[:-1], rows.shape[-1])
+
+    def _in_bf16(self, rows: Tensor) -> Tensor:
+        layers = [layer for layer in self if isinstance(layer, nn.Linear)]  # a ReLU between them
+        for layer in layers:
+            weight, bias, relu = layer.weight.to(rows.dtype), layer.bias.to(rows.dtype), layer is not layers[-1]
+            if torch.is_grad_enabled():
+                rows = F.linear(rows, weight, bias)
+                rows = rows.relu_() if relu else rows
+            else:
+                rows = affine(rows, weight, bias, relu)
+        return rows
 
 
 def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> Rows:
@@ -189,7 +207,7 @@ class Critic(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[..., D] -> [...]. A matrix-vector product, several times quicker on a CPU than a layer with one output."""
-        return observation @ self.weight + self.bias
+        return observation.to(self.weight.dtype) @ self.weight + self.bias
 
 
 class StateCritic(nn.Module):

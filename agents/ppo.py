@@ -67,7 +67,7 @@ class PPO:
     """Chooses looks by a stochastic policy of the observation and learns it by clipped policy gradient."""
 
     Config = PPOConfig
-    recordable = True
+    recordable = True  # but not takes_bf16: a ratio of probabilities asks for more digits
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class Reinforce:
 
     Config = ReinforceConfig
     recordable = True
+    takes_bf16 = True
 
     def __init__(
         self,

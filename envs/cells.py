@@ -49,6 +49,36 @@ class LSTMCell(nn.LSTMCell):
         return zeros, zeros
 
 
+def squash_gates(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """An LSTM's (h', c', tanh(c')), each [B, H], from its gates [B, 4 H] before they are squashed, which happens in place."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    for gate in (i, f, o):
+        gate.sigmoid_()
+    g.tanh_()
+    after = i * g if c is None else (f * c).add_(i * g)
+    squashed = after.tanh()
+    return o * squashed, after, squashed
+
+
+def through_gates(dh: Tensor, dc: Tensor | None, gates: Tensor, c: Tensor | None, squashed: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Back through `squash_gates`: the gradients of the gates before they were squashed, [B, 4 H], and of c, if there was one."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    through_sigmoid, through_tanh = torch.ops.aten.sigmoid_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
+    into = torch.empty_like(gates)
+    di, df, dg, do = into.chunk(4, dim=1)
+    through_sigmoid(torch.mul(dh, squashed, out=do), o, grad_input=do)
+    inner = dh * o
+    inner = through_tanh(inner, squashed, grad_input=inner)
+    inner = inner if dc is None else inner.add_(dc)
+    through_sigmoid(torch.mul(inner, g, out=di), i, grad_input=di)
+    through_tanh(torch.mul(inner, i, out=dg), g, grad_input=dg)
+    if c is None:
+        df.zero_()
+        return into, None
+    through_sigmoid(torch.mul(inner, c, out=df), f, grad_input=df)
+    return into, inner.mul_(f)
+
+
 class _Lstm(torch.autograd.Function):
     """Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000; each operation and its order are those of torch."""
 
@@ -59,36 +89,19 @@ class _Lstm(torch.autograd.Function):
         """(h', c') of x [B, inputs] and of h, c [B, H], or None for zeros."""
         gates = torch.addmm(b_x, x, w_x.T)  # [B, 4 H]
         gates = gates.add_(b_h) if h is None else torch.addmm(b_h, h, w_h.T).add_(gates)
-        i, f, g, o = gates.chunk(4, dim=1)
-        for gate in (i, f, o):
-            gate.sigmoid_()
-        g.tanh_()
-        after = i * g if c is None else (f * c).add_(i * g)
-        squashed = after.tanh()
+        h_after, c_after, squashed = squash_gates(gates, c)
         ctx.save_for_backward(x, h, c, w_x, w_h, gates, squashed)
-        return o * squashed, after
+        return h_after, c_after
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of what `forward` was given, in its order."""
         x, h, c, w_x, w_h, gates, squashed = ctx.saved_tensors
-        i, f, g, o = gates.chunk(4, dim=1)
-        through_sigmoid, through_tanh = torch.ops.aten.sigmoid_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
-        into = torch.empty_like(gates)  # the gradient before the gates were squashed
-        di, df, dg, do = into.chunk(4, dim=1)
-        through_sigmoid(torch.mul(dh, squashed, out=do), o, grad_input=do)
-        inner = dh * o
-        dc = through_tanh(inner, squashed, grad_input=inner).add_(dc)
-        through_sigmoid(torch.mul(dc, g, out=di), i, grad_input=di)
-        through_tanh(torch.mul(dc, i, out=dg), g, grad_input=dg)
-        if c is None:
-            df.zero_()
-        else:
-            through_sigmoid(torch.mul(dc, c, out=df), f, grad_input=df)
+        into, dc_before = through_gates(dh, dc, gates, c, squashed)
         wants_x, _, _, wants_weights, *_ = ctx.needs_input_grad  # a frozen core's weights want none
         dx = into @ w_x if wants_x else None
-        before = (None, None) if h is None else (into @ w_h, dc.mul_(f))
+        before = (None, None) if h is None else (into @ w_h, dc_before)
         if not wants_weights:
             return dx, *before, None, None, None, None
         bias = into.sum(dim=0)

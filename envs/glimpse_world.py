@@ -24,6 +24,7 @@ from hardattn.envs.errors import UsageError
 from hardattn.envs.observation import Observation
 from hardattn.envs.perception import Perception
 from hardattn.envs.precision import MixedPrecision
+from hardattn.envs.ram_bf16 import WrittenOut, fits
 from hardattn.envs.shuffle import ShuffledPass
 from hardattn.envs.tasks import Task
 from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, use_bf16
@@ -46,6 +47,9 @@ class GlimpseWorld:
     `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
     through the action too. Otherwise everything runs without gradients and perception is in eval mode.
 
+    With `observes_bf16`, observations come in bf16 where perception computes so on a processor: a policy's products in float32
+    would take longer there than all of perception's.
+
     With `spread`, the digits of canvases lie near the middle at first and move out over that share of the training budget.
 
     Raises UsageError for a batch that is not a multiple of `repeats` or larger than the data set, or `spread` without canvases.
@@ -65,6 +69,7 @@ class GlimpseWorld:
         spread: float = 0.0,
         stop: bool = False,
         precision: Precision = "auto",
+        observes_bf16: bool = False,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -87,7 +92,14 @@ class GlimpseWorld:
         self.spread = spread
         self._each = self.horizon // task.targets  # looks for one target
         self.learning, self.attention, self.augment, self.stop = learning, attention, augment, stop
-        self._see = MixedPrecision(perception, use_bf16(precision, self.device), self.device.type)
+        bf16 = use_bf16(precision, self.device)
+        bf16_on_cpu = bf16 and self.device.type == "cpu"
+        self._dtype = torch.bfloat16 if bf16_on_cpu and observes_bf16 else torch.float32  # of observations
+        self._see: MixedPrecision | WrittenOut
+        if bf16_on_cpu and attention == "hard" and not stop and fits(perception):
+            self._see = WrittenOut(perception)
+        else:
+            self._see = MixedPrecision(perception, bf16, self.device.type)
         self.progress = 0.0
         self._reach = 0.5 / task.unit  # of an action, from the middle of the image to its border
         reach = np.array([self._reach, self._reach, 1.0][: 3 if stop else 2], np.float32)
@@ -101,7 +113,7 @@ class GlimpseWorld:
         self._keeps_graph = learning or attention == "soft"
         # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
-        self._clock = torch.eye(self.horizon, device=self.device)
+        self._clock = torch.eye(self.horizon, dtype=self._dtype, device=self.device)
 
     @property
     def recordable(self) -> bool:
@@ -202,12 +214,12 @@ class GlimpseWorld:
         if len(self._logits) != self.horizon + 1:
             raise ValueError(f"loss() after {len(self._logits) - 1} of {self.horizon} looks: play the episodes to their end first")
         weight = self.task.look_loss
+        told = self._see.connect(self._logits[1:]) if self.learning else self._logits[1:]  # T times [B, K]
         if self.task.targets > 1:
-            return self._loss_of_targets(weight)
+            return self._loss_of_targets(told, weight)
         if weight == 0:
-            return F.cross_entropy(self._logits[-1], self.labels)
-        logits = torch.stack(self._logits[1:])  # [T, B, K]
-        looks = F.cross_entropy(logits.flatten(0, 1), self.labels.repeat(self.horizon), reduction="none")
+            return F.cross_entropy(told[-1], self.labels)
+        looks = F.cross_entropy(torch.cat(told), self.labels.repeat(self.horizon), reduction="none")
         looks = looks.view(self.horizon, -1).mean(dim=1)  # [T]
         return (looks[-1] + weight * looks[:-1].sum()) / (1 + weight * (self.horizon - 1))
 
@@ -262,9 +274,9 @@ class GlimpseWorld:
         if self._state is None:
             known = location.new_zeros(len(location), self.perception.features)
         else:
-            known = self.perception.observe(self._state)[: len(location)].float()
+            known = self.perception.observe(self._state)[: len(location)]
         parts = [known, location, clock.expand(len(location), -1), *self._glimpse, *self._context]
-        observation = torch.cat(parts, dim=1)
+        observation = torch.cat([part.to(self._dtype) for part in parts], dim=1)
         return observation if self.attention == "soft" else observation.detach()
 
     def _hold(self, state: State) -> State:
@@ -298,13 +310,13 @@ class GlimpseWorld:
         self._told.append((after.argmax(dim=1) == truth) | (truth < 0))
         return rewards.until_first_error(torch.stack(self._told, dim=1))[:, -1] * (truth >= 0)
 
-    def _loss_of_targets(self, weight: float) -> Tensor:
+    def _loss_of_targets(self, told: list[Tensor], weight: float) -> Tensor:
         """Mean cross-entropy over all looks that have a target left, its last look with weight 1, those before with `weight`."""
         weights = torch.full((self.horizon, 1), weight, device=self.device)
         weights[self._each - 1 :: self._each] = 1
         truth = self.truth_by_look.T  # [T, B]
         weights = weights * (truth >= 0)
-        looks = F.cross_entropy(torch.stack(self._logits[1:]).flatten(0, 1), truth.flatten(), reduction="none", ignore_index=-1)
+        looks = F.cross_entropy(torch.cat(told), truth.flatten(), reduction="none", ignore_index=-1)
         return (looks.view(truth.shape) * weights).sum() / weights.sum()
 
     def _count(self) -> None:

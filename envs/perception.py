@@ -65,7 +65,7 @@ class RamPerception(nn.Module):
         return state[0]
 
 
-def _pixel_encoder(config: PerceptionConfig, channels: int, size: int) -> nn.Module:
+def _pixel_encoder(config: PerceptionConfig, channels: int, size: int) -> nn.Sequential:
     """[B, S*C, g, g] -> [B, encoder_width], before its ReLU."""
     if config.encoder == "fc":
         return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, config.encoder_width))

@@ -122,7 +122,8 @@ def _wait(device: str) -> None:
 def _world(task: Task, dataset: datasets.Dataset, batch: int, precision: Any, learning: bool) -> GlimpseWorld:
     perception = new_network(task, dataset)
     device = dataset.images.device
-    return GlimpseWorld(task, dataset, perception, batch_size=batch, precision=precision, learning=learning, device=device)
+    arithmetic = {"precision": precision, "observes_bf16": Reinforce.takes_bf16}
+    return GlimpseWorld(task, dataset, perception, batch_size=batch, learning=learning, device=device, **arithmetic)
 
 
 def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], object]:
@@ -263,10 +264,12 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name and widest instructions."""
+    """The processor's name and widest instructions, its matrix unit among them."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:
         names = []
-    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not public; a release without it leaves AMX unsaid
+    widest = f"{torch.backends.cpu.get_cpu_capability()}{', AMX' if amx and amx() else ''}"
+    return f"{names[0] if names else platform.machine()} ({widest})"

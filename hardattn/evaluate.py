@@ -129,19 +129,23 @@ def full_report(
     return report, mean
 
 
-def flops_per_image(agent: Agent, world: AnyWorld) -> float:
-    """Floating-point operations for one image of the mean policy: matrix products and convolutions of perception and agent."""
+def flops_per_image(agent: Agent, make_world: Callable[..., AnyWorld]) -> float:
+    """Floating-point operations for one image of the mean policy: matrix products and convolutions of perception and agent.
+
+    Counted in float32, where each is one that torch's counter knows; in bf16 there are as many.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
+    world = make_world(precision="fp32")
     indices = torch.arange(min(8, len(world.dataset)), device=world.device)
     with FlopCounterMode(display=False) as counter:
         collect(agent, world, True, indices)
     return float(counter.get_total_flops() / len(indices))
 
 
-def test_world(make: Callable[..., AnyWorld], dataset: Data) -> Callable[[], AnyWorld]:
-    """A maker of worlds over a data set for measuring: one path an image, nothing learns, no distortion."""
-    return lambda: make(dataset, batch_size=min(BATCH, len(dataset)), repeats=1)
+def test_world(make: Callable[..., AnyWorld], dataset: Data) -> Callable[..., AnyWorld]:
+    """A maker of worlds over a data set for measuring: one path an image, nothing learns, no distortion. It takes changes."""
+    return lambda **changes: make(dataset, batch_size=min(BATCH, len(dataset)), repeats=1, **changes)
 
 
 def _on_target(measured: Measured) -> dict[str, Any]:

@@ -102,6 +102,11 @@ def attention(name: str) -> Attention:
     return "soft" if getattr(agent_class(name), "attention", "hard") == "soft" else "hard"
 
 
+def takes_bf16(name: str) -> bool:
+    """Whether this agent learns from observations in bf16 too: a class that says so itself, for its subclasses may not."""
+    return bool(vars(agent_class(name)).get("takes_bf16", False))
+
+
 def least_repeats(name: str) -> int:
     """How often each example must be shown for this agent to learn: 1, or the class's own number, as a population's."""
     return int(getattr(agent_class(name), "repeats", 1))

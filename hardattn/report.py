@@ -144,7 +144,7 @@ def _measures(one: Given, agent: str | None, task: str | None) -> Measures:
         },
         "processed_pixels": counts.processed_pixels / counts.episodes,
         "unique_pixels": counts.unique_pixels / counts.episodes,
-        "flops_per_image": evaluate.flops_per_image(run.agent, make()),
+        "flops_per_image": evaluate.flops_per_image(run.agent, make),
         "parameters": sum(weight.numel() for weight in run.perception.parameters()),
         "test_sha256": run.dataset.sha256(),
     }

@@ -143,6 +143,7 @@ class Trainer:
             augment=settings.augment,
             spread=settings.spread,
             attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
+            observes_bf16=self.phase.agent_learns and plugins.takes_bf16(self.setup.agent),
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )
         # An optimiser refuses to be without weights, as the perception of a game is; there it gets none and takes no step.
@@ -282,7 +283,7 @@ class Trainer:
             "episodes": self.episodes,
             "kept_update": kept,
             "seconds": round(self.seconds, 1),
-            "flops_per_image": evaluate.flops_per_image(self.agent, make_world()),
+            "flops_per_image": evaluate.flops_per_image(self.agent, make_world),
             "parameters": sum(p.numel() for p in self.perception.parameters()),
             "perception_sha256": weights_sha256(self.perception),
             "test_sha256": test.sha256(),

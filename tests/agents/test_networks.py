@@ -118,3 +118,19 @@ def test_entropy_is_that_of_the_distribution() -> None:
     torch.testing.assert_close(
         choice.entropy(observations), torch.distributions.Categorical(logits=choice.net(observations)).entropy()
     )
+
+
+def test_rows_in_bf16_are_multiplied_so_and_come_out_in_float32() -> None:
+    policy = GaussianPolicy(20, PLANE, 32, 0.5, generator(), start=1.0)
+    observation = torch.randn(2, 7, 20, generator=generator())
+    exact, rounded = policy.mean(observation).detach(), policy.mean(observation.bfloat16()).detach()
+    assert rounded.dtype == torch.float32 and rounded.shape == exact.shape
+    assert 0 < float((exact - rounded).abs().max()) < 0.05
+    with torch.no_grad():  # what acts and what learns are the same
+        torch.testing.assert_close(policy.mean(observation.bfloat16()), rounded, atol=0.01, rtol=0)
+    slopes = []
+    for seen in (observation, observation.bfloat16()):
+        policy.zero_grad()
+        policy.log_prob(seen, torch.ones(2, 7, 2)).sum().backward()
+        slopes.append(torch.cat([weight.grad.flatten() for weight in policy.parameters() if weight.grad is not None]))
+    assert float(torch.nn.functional.cosine_similarity(*slopes, dim=0)) > 0.99

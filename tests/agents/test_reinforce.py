@@ -165,3 +165,16 @@ def test_settings_that_cannot_be_are_refused() -> None:
         ReinforceConfig(std=0)
     with pytest.raises(UsageError, match="discount=2"):
         ReinforceConfig(discount=2)
+
+
+@pytest.mark.parametrize("policy", ["mlp", "lstm"])
+def test_it_learns_from_observations_in_bf16(policy: Any) -> None:
+    world = small_world(precision="bf16", observes_bf16=True)
+    agent = Reinforce(world.observation_space, world.action_space, config=ReinforceConfig(policy=policy))
+    before = [weight.detach().clone() for weight in agent.parameters]
+    rollout = collect(agent, world)
+    assert rollout.observations.dtype == torch.bfloat16 and rollout.actions.dtype == torch.float32
+    told = agent.update(world)
+    assert all(bool(number.isfinite()) for number in told.values())
+    changed = [not torch.equal(old, new) for old, new in zip(before, agent.parameters, strict=True)]
+    assert sum(changed) >= len(changed) - 1  # a critic's bias may be right as it is

@@ -332,3 +332,16 @@ def test_a_task_refuses_what_cannot_be() -> None:
         Task(name="x", summary="", num_glimpses=0)
     with pytest.raises(UsageError, match="did you mean 'correct'"):
         Task(name="x", summary="", reward="corect")  # type: ignore[arg-type]
+
+
+def test_observations_in_bf16_are_those_in_float32_rounded() -> None:
+    exact, rounded = (small_world(precision="bf16", observes_bf16=asked) for asked in (False, True))
+    indices = torch.arange(8)
+    seen = [(exact.reset(indices), rounded.reset(indices))]
+    for _ in range(3):
+        action = torch.full((8, 2), 0.3)
+        seen.append((exact.step(action).observation, rounded.step(action).observation))
+    for one, other in seen:
+        assert one.dtype == torch.float32 and other.dtype == torch.bfloat16
+        assert torch.equal(one.bfloat16(), other)
+    assert small_world(precision="fp32", observes_bf16=True).reset(indices).dtype == torch.float32

@@ -53,6 +53,11 @@ def test_a_config_of_their_own_is_reached_by_set(module: str, tmp_path: Path) ->
     assert metrics["reach"] == 0.25 and isinstance(metrics["reach"], float)
 
 
+@pytest.mark.parametrize("module", ["from hardattn.agents.reinforce import Reinforce\nclass Mine(Reinforce): ..."], indirect=True)
+def test_a_subclass_is_not_shown_bf16_unless_it_says_so(module: str) -> None:
+    assert plugins.takes_bf16("reinforce") and not plugins.takes_bf16(f"{module}:Mine") and not plugins.takes_bf16("ppo")
+
+
 def test_what_an_agent_tells_leaves_the_curve_its_own_columns(module: str, tmp_path: Path) -> None:
     trainer = Trainer(build("ram-mnist", f"{module}:Looker", sets=["batch_size=10", "core_width=8"], device="cpu"), tmp_path)
     trainer.update, trainer.episodes = 7, 70

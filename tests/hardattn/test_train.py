@@ -81,6 +81,18 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, mode: str, update: int) ->
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_bf16_resumes_to_the_bit_and_counts_as_many_operations(tmp_path: Path) -> None:
+    """Whose perception learns along a tape (envs/ram_bf16.py), and whose agent is shown bf16."""
+    setup = tiny("precision=bf16")
+    train(setup, tmp_path / "whole")
+    with pytest.raises(StopAt):
+        train(setup, tmp_path / "parts", watch=killed_after(13))
+    train(setup, tmp_path / "parts", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    exact = train(tiny("precision=fp32"), tmp_path / "exact")
+    assert results.read_json(tmp_path / "whole" / results.FINAL)["flops_per_image"] == exact["flops_per_image"] > 0
+
+
 def test_the_same_seed_repeats_and_another_differs(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(tiny(seed=seed), tmp_path / name)

@@ -1,0 +1,168 @@
+"""RAM's written-out gradient against autograd's, and where it takes its place."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hardattn.agents.base import collect
+from hardattn.agents.fixed import Centre
+from hardattn.envs.cells import State
+from hardattn.envs.perception import RamPerception
+from hardattn.envs.precision import FUSED, MixedPrecision, affine
+from hardattn.envs.ram_bf16 import WrittenOut, fits
+from hardattn.envs.tasks import PerceptionConfig
+from hardattn.testing import small_world
+
+ROWS, CLASSES, LOOKS = 7, 5, 3
+GLIMPSE = (2, 3, 4, 4)
+KINDS: list[dict[str, Any]] = [{"core": "rnn"}, {"core": "lstm"}, {"core": "rnn", "dropout": 0.3}, {"core": "lstm", "dropout": 0.3}]
+NARROW: dict[str, Any] = {"encoder_width": 6, "glimpse_width": 9, "core_width": 8}
+
+
+def new_network(dtype: torch.dtype = torch.float64, **config: Any) -> RamPerception:
+    torch.manual_seed(0)
+    network = RamPerception(PerceptionConfig(**NARROW | config), GLIMPSE, CLASSES).to(dtype)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return network
+
+
+def episode(network: Any, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """The logits of three looks at the same random glimpses, with the same dropout."""
+    random = torch.Generator().manual_seed(1)
+    state: State | None = None
+    logits = []
+    torch.manual_seed(2)
+    for _ in range(LOOKS):
+        glimpse = torch.rand(ROWS, *GLIMPSE, generator=random, dtype=torch.float64).to(dtype)
+        location = (torch.rand(ROWS, 2, generator=random, dtype=torch.float64) * 2 - 1).to(dtype)
+        state = network.look(state, glimpse, location)
+        logits.append(network.read(state))
+    return logits
+
+
+def gradients(network: RamPerception, logits: list[Tensor], last_alone: bool) -> list[Tensor]:
+    """Of all weights, of a loss that reads every look or the last alone."""
+    network.zero_grad()
+    labels = torch.arange(ROWS) % CLASSES
+    sum(F.cross_entropy(said, labels) for said in (logits[-1:] if last_alone else logits)).backward()  # type: ignore[union-attr]
+    return [weight.grad.clone() for weight in network.parameters() if weight.grad is not None]
+
+
+@pytest.mark.parametrize("last_alone", [False, True])
+@pytest.mark.parametrize("config", KINDS)
+def test_the_written_gradient_is_autograds(config: dict[str, Any], last_alone: bool) -> None:
+    network = new_network(**config)
+    wanted_logits = episode(network)
+    wanted = gradients(network, wanted_logits, last_alone)
+    written = WrittenOut(network, torch.float64)
+    written.refresh(learning=True)
+    with torch.no_grad():
+        logits = episode(written)
+    torch.testing.assert_close(torch.stack(logits), torch.stack(wanted_logits).detach())
+    got = gradients(network, written.connect(logits), last_alone)
+    assert len(got) == len(wanted) == len(list(network.parameters()))
+    for mine, autograds in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, autograds)
+        assert autograds.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("config", KINDS[:2])
+def test_bf16_strays_no_further_than_autocast_does(config: dict[str, Any]) -> None:
+    exact = new_network(**config)
+    wanted = gradients(exact, episode(exact), last_alone=False)
+    errors = []
+    for kind in (MixedPrecision, WrittenOut):
+        network = new_network(torch.float32, **config)
+        network.load_state_dict(exact.state_dict())
+        see: Any = MixedPrecision(network, True, "cpu") if kind is MixedPrecision else WrittenOut(network)
+        see.refresh(learning=True)
+        if kind is MixedPrecision:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = episode(see.twin, torch.float32)
+        else:
+            logits = see.connect([said.float() for said in episode(see, torch.float32)])
+        got = gradients(network, [said.float() for said in logits], last_alone=False)
+        apart = torch.cat([(a - b).flatten() for a, b in zip(got, wanted, strict=True)])
+        errors.append(float(apart.norm() / torch.cat([b.flatten() for b in wanted]).norm()))
+    autocast, written = errors
+    assert 1e-4 < written < max(1.5 * autocast, 0.02)
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_without_learning_nothing_is_kept_or_dropped(config: dict[str, Any]) -> None:
+    network = new_network(**config)
+    written = WrittenOut(network, torch.float64)
+    written.refresh(learning=False)
+    network.eval()
+    torch.testing.assert_close(torch.stack(episode(written)), torch.stack(episode(network)))
+    assert written.tape is None
+
+
+def test_it_takes_the_weights_that_are_there_when_an_episode_begins() -> None:
+    network = new_network(core="lstm")
+    written = WrittenOut(network, torch.float64)
+    written.refresh(learning=False)
+    before = torch.stack(episode(written))
+    with torch.no_grad():
+        network.core.bias_hh.add_(1.0)
+    assert torch.equal(torch.stack(episode(written)), before)
+    written.refresh(learning=False)
+    torch.testing.assert_close(torch.stack(episode(written)), torch.stack(episode(network)))
+
+
+def test_backward_after_the_next_episodes_have_begun_is_refused() -> None:
+    world = small_world(learning=True, precision="bf16")
+    agent = Centre(world.observation_space, world.action_space)
+    collect(agent, world)
+    loss = world.loss()
+    collect(agent, world)
+    with pytest.raises(ValueError, match="take the gradient of loss"):
+        loss.backward()
+    world.loss().backward()
+    assert all(weight.grad is not None for weight in world.network.parameters())
+
+
+class Squints(RamPerception):
+    """Looks in its own way."""
+
+
+def test_it_knows_ram_alone_and_no_subclass() -> None:
+    shape = (GLIMPSE, CLASSES)
+    assert fits(RamPerception(PerceptionConfig(), *shape)) and fits(RamPerception(PerceptionConfig(core="rnn"), *shape))
+    assert not fits(RamPerception(PerceptionConfig(encoder="conv"), *shape))
+    assert not fits(Squints(PerceptionConfig(), *shape))
+
+
+@pytest.mark.parametrize(
+    ("changes", "written"),
+    [
+        ({"precision": "bf16"}, True),
+        ({"precision": "fp32"}, False),
+        ({"precision": "bf16", "stop": True}, False),
+        ({"precision": "bf16", "attention": "soft"}, False),
+    ],
+)
+def test_worlds_take_it_where_looks_have_no_gradient_and_all_are_taken(changes: dict[str, Any], written: bool) -> None:
+    assert isinstance(small_world(**changes)._see, WrittenOut) is written
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_on_paper(dtype: torch.dtype, relu: bool) -> None:
+    inputs, weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [-5.0, 1.0]]), torch.tensor([0.5, 1.0])
+    got = affine(inputs.to(dtype), weight.to(dtype), bias.to(dtype), relu=relu)
+    assert got.dtype == dtype and got.tolist() == [[11.5, 0.0 if relu else -2.0]]
+
+
+def test_a_layer_without_the_fused_call_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not FUSED:
+        pytest.skip("this torch has no fused layer to compare with")
+    random = torch.Generator().manual_seed(3)
+    inputs, weight, bias = (torch.randn(shape, generator=random).bfloat16() for shape in ((40, 20), (30, 20), (30,)))
+    fused = affine(inputs, weight, bias, relu=True)
+    monkeypatch.setattr("hardattn.envs.precision.FUSED", False)
+    torch.testing.assert_close(affine(inputs, weight, bias, relu=True), fused, atol=0.05, rtol=0.02)
