@@ -18,7 +18,7 @@ class Agent(Protocol):
     dataclass with a sentence under each field, holds the settings; `--set key=value` reaches them. A class attribute
     `attention = "soft"` asks for training worlds whose loss can be differentiated with respect to the looks; `repeats = 2` says
     that it learns only where each example is shown at least twice; `takes_bf16 = True` that observations may come in bf16 while it
-    learns, as they do on a processor that multiplies bf16 faster than float32.
+    learns, as they do on a processor where perception multiplies so; a subclass says so itself.
 
     `recordable = True` lets a GPU record `update()` as a CUDA graph and replay it. Such an agent has a method `schedule(progress)`
     that sets its step size, and a `generator` from which it draws; its update plays one batch, changes its state in place and asks

@@ -19,10 +19,13 @@ from hardattn.envs.precision import affine
 
 
 class Rows(nn.Sequential):
-    """Layers on the last dimension: what comes before it is laid flat, which lets a ReLU work in place.
+    """Two layers on the last dimension, a ReLU between them: what comes before it is laid flat, so that the ReLU works in place.
 
     Rows in bf16 are multiplied in bf16. What comes out is float32.
     """
+
+    def __init__(self, first: nn.Linear, last: nn.Linear) -> None:
+        super().__init__(first, nn.ReLU(inplace=True), last)
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., D] -> [..., outputs]."""
@@ -35,15 +38,10 @@ class Rows(nn.Sequential):
         return rows.view(*input.shape[:-1], rows.shape[-1])
 
     def _in_bf16(self, rows: Tensor) -> Tensor:
-        layers = [layer for layer in self if isinstance(layer, nn.Linear)]  # a ReLU between them
-        for layer in layers:
-            weight, bias, relu = layer.weight.to(rows.dtype), layer.bias.to(rows.dtype), layer is not layers[-1]
-            if torch.is_grad_enabled():
-                rows = F.linear(rows, weight, bias)
-                rows = rows.relu_() if relu else rows
-            else:
-                rows = affine(rows, weight, bias, relu)
-        return rows
+        (w, b), (v, c) = ([weight.to(rows.dtype) for weight in self[k].parameters()] for k in (0, 2))
+        if torch.is_grad_enabled():
+            return F.linear(F.linear(rows, w, b).relu_(), v, c)
+        return affine(affine(rows, w, b, relu=True), v, c)
 
 
 def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> Rows:
@@ -52,7 +50,7 @@ def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.G
     for layer, gain in ((first, math.sqrt(2)), (last, scale)):
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
         nn.init.zeros_(layer.bias)
-    return Rows(first, nn.ReLU(inplace=True), last)
+    return Rows(first, last)
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, std: float) -> Tensor:
@@ -118,7 +116,7 @@ class GaussianPolicy(nn.Module):
     def entropy(self, observation: Tensor) -> Tensor:
         """Entropy of the Gaussian in nats: [..., D] -> [...]; the same everywhere, as `std` is."""
         each = 0.5 + 0.5 * math.log(2 * math.pi) + math.log(self.std)
-        return observation.new_full(observation.shape[:-1], each * len(self.middle))
+        return self.middle.new_full(observation.shape[:-1], each * len(self.middle))
 
 
 class CategoricalPolicy(nn.Module):

@@ -55,7 +55,6 @@ class Recurrent(nn.Module):
 
     def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """One step: [B, D] -> h [B, width] and the memory after it; a memory of None begins the episode."""
-        observation = observation.float()
         h, c = self._first(observation) if memory is None else memory
         # The cell alone: quicker for one step, and counted by torch's FLOP counter, which passes a whole LSTM over.
         h, c = torch.lstm_cell(observation[:, : self.inputs], (h, c), *self.lstm.all_weights[0])
@@ -63,7 +62,6 @@ class Recurrent(nn.Module):
 
     def unroll(self, observations: Tensor) -> Tensor:
         """Whole episodes: [B, T, D] -> h [B, T, width]."""
-        observations = observations.float()
         h, c = self._first(observations[:, 0])
         features: Tensor = self.lstm(observations[..., : self.inputs], (h[None].contiguous(), c[None].contiguous()))[0]
         return features

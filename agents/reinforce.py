@@ -62,7 +62,6 @@ class Reinforce:
 
     Config = ReinforceConfig
     recordable = True
-    takes_bf16 = True
 
     def __init__(
         self,
@@ -83,6 +82,11 @@ class Reinforce:
         self.critic = Critic(self.body.features).to(device)
         self.parameters = [*self.policy.parameters(), *self.critic.parameters(), *self.body.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, fused=True)
+
+    @property
+    def takes_bf16(self) -> bool:
+        """So it does where the policy's first layer reads the observation; an LSTM works in float32."""
+        return not self.body.recurrent
 
     def begin(self, batch_size: int) -> Memory:
         """Nothing remembered: an LSTM starts from zeros or from the context, and a plain policy needs no memory."""

@@ -44,8 +44,8 @@ class GlimpseWorld:
     location, clipped to the image, in the task's unit (from -1 to 1 as a rule); with `stop` a third number, above 0 of which the
     episode stops looking: its state, location and glimpse stand and later looks cost nothing.
 
-    `learning` keeps the graph of the perception for `loss()`. `attention="soft"` cuts bilinear glimpses and keeps the graph
-    through the action too. Otherwise everything runs without gradients and perception is in eval mode.
+    `learning` keeps for `loss()` what perception's gradient needs: take it before the next step(). `attention="soft"` cuts bilinear
+    glimpses and keeps the graph through the action too. Otherwise everything runs without gradients and perception is in eval mode.
 
     With `observes_bf16`, observations come in bf16 where perception computes so on a processor: a policy's products in float32
     would take longer there than all of perception's.

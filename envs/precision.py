@@ -1,21 +1,37 @@
 """Run a network in bf16 where that is faster, casting its weights once an episode instead of once a look."""
 
 import copy
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # as torch's own compiler uses it
+
+@functools.cache
+def fused() -> bool:
+    """Whether torch has a layer in one call, as its own compiler uses it, and this processor runs it in bf16."""
+    one = torch.ones(1, 1, dtype=torch.bfloat16)
+    try:
+        torch.ops.mkldnn._linear_pointwise(one, one, one[0], "relu", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
     """A layer of inputs [N, I] with weight [O, I] and bias [O], or its ReLU: [N, O], no graph. In bf16 on a processor, one call."""
-    if FUSED and inputs.dtype == torch.bfloat16 and inputs.device.type == "cpu":
+    if inputs.dtype == torch.bfloat16 and inputs.device.type == "cpu" and fused():
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "relu" if relu else "none", [], "")
         return outputs
     outputs = torch.addmm(bias, inputs, weight.T)
     return outputs.relu_() if relu else outputs
+
+
+def set_mode(network: nn.Module, learning: bool) -> None:
+    """Put a network in training mode or in evaluation mode."""
+    if any(module.training != learning for module in network.modules()):  # asking is cheaper than setting
+        network.train(learning)
 
 
 class MixedPrecision:
@@ -35,8 +51,7 @@ class MixedPrecision:
 
     def refresh(self, learning: bool) -> None:
         """Take the network's present weights, and put it in training mode or in evaluation mode."""
-        if any(module.training != learning for module in self.network.modules()):  # asking is cheaper than setting
-            self.network.train(learning)
+        set_mode(self.network, learning)
         if not self.enabled:
             return
         self.twin.train(learning)

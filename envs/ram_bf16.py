@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hardattn.envs.cells import LSTMCell, State, squash_gates, through_gates
+from hardattn.envs.cells import LSTMCell, ReluCell, State, squash_gates, through_gates
 from hardattn.envs.perception import RamPerception
-from hardattn.envs.precision import affine
+from hardattn.envs.precision import affine, set_mode
 
 # The weights by name, in the order of `WrittenOut._apart`.
 ENCODER = [f"{layer}.{part}" for layer in ("encode_pixels.1", "encode_location.0", "combine") for part in ("weight", "bias")]
-LSTM = ["core.weight_ih", "core.weight_hh", "core.bias_ih"]
-RELU = ["core.input.weight", "core.recurrent.weight", "core.input.bias"]
+CORES: dict[type[nn.Module], list[str]] = {
+    LSTMCell: ["core.weight_ih", "core.weight_hh", "core.bias_ih"],
+    ReluCell: ["core.input.weight", "core.recurrent.weight", "core.input.bias"],
+}
 CLASSIFIER = ["classify.weight", "classify.bias"]
+SECOND = "core.bias_hh"  # of an LSTM's two biases, which are added
 
 through_relu = torch.ops.aten.threshold_backward
 
@@ -36,8 +39,11 @@ class Looked(NamedTuple):
 
 
 def fits(network: nn.Module) -> TypeGuard[RamPerception]:
-    """Whether `WrittenOut` knows this network: RAM with fully connected pixels, and no subclass, which may look otherwise."""
-    return type(network) is RamPerception and len(network.encode_pixels) == 2
+    """Whether `WrittenOut` knows this network: RAM as made with fully connected pixels; no subclass, which may look otherwise."""
+    if type(network) is not RamPerception or type(network.core) not in CORES:
+        return False
+    encoders = [type(layer) for layer in (*network.encode_pixels, *network.encode_location)]
+    return encoders == [nn.Flatten, nn.Linear, nn.Linear] and type(network.classify) is type(network.combine) is nn.Linear
 
 
 class WrittenOut:
@@ -50,11 +56,8 @@ class WrittenOut:
     def __init__(self, network: RamPerception, dtype: torch.dtype = torch.bfloat16) -> None:
         self.network, self.dtype = network, dtype
         self._lstm = isinstance(network.core, LSTMCell)
-        names = [*ENCODER, *(LSTM if self._lstm else RELU), *CLASSIFIER]
-        named = dict(network.named_parameters())
-        self._parameters: list[Tensor] = [named[name] for name in names]
-        self._second = [named["core.bias_hh"]] if self._lstm else []  # of an LSTM's two biases, which are added
-        what, combine, core, classify = (named[names[k]] for k in (0, 4, 6, 9))
+        self._take()
+        what, combine, core, classify = (self._parameters[k] for k in (0, 4, 6, 9))
         self._pixels, self._seen = what.shape[1], len(combine)
         widths = [2 * len(what), len(combine), len(core), len(classify)]
         inputs = [what.shape[1] + 2, 2 * len(what), len(combine) + network.features, network.features]
@@ -71,9 +74,17 @@ class WrittenOut:
         recurrent = [core[:, : self._seen], core[:, self._seen :], core_bias]
         return [*what, *where, combine, combine_bias, *recurrent, classify, classify_bias]
 
+    def _take(self) -> None:
+        """The network's weights as they are now: others may have taken their place."""
+        named = dict(self.network.named_parameters())
+        self._parameters: list[Tensor] = [named[name] for name in (*ENCODER, *CORES[type(self.network.core)], *CLASSIFIER)]
+        self._second = [named[SECOND]] if self._lstm else []
+
     @torch.no_grad()
     def refresh(self, learning: bool) -> None:
-        """Take the network's present weights for an episode, with a tape if it is `learning`."""
+        """Take the network's present weights for an episode, with a tape if it is `learning`, and put it in that mode."""
+        set_mode(self.network, learning)
+        self._take()
         torch._foreach_copy_(self._apart(self._weights, self._biases), self._parameters)
         for bias in self._second:
             torch.add(self._parameters[8], bias, out=self._biases[2])

@@ -18,7 +18,7 @@ Attention = Literal["hard", "soft"]  # soft: a gradient reaches the action
 class Step(NamedTuple):
     """What one step brings."""
 
-    observation: Tensor  # [B, D] float32, detached
+    observation: Tensor  # [B, D] float32, detached; bf16 for an agent that takes it
     reward: Tensor  # [B] float32
     done: Tensor  # [B] bool; all True at the horizon
     logits: Tensor  # [B, K] float32, what perception believes now
@@ -92,7 +92,7 @@ class World(Protocol):
 
 
 def use_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether perception runs under bf16 autocast: "auto" does so where the device multiplies bf16 faster than float32."""
+    """Whether perception multiplies in bf16: "auto" does so where the device multiplies bf16 faster than float32."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

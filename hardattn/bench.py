@@ -120,10 +120,16 @@ def _wait(device: str) -> None:
 
 
 def _world(task: Task, dataset: datasets.Dataset, batch: int, precision: Any, learning: bool) -> GlimpseWorld:
-    perception = new_network(task, dataset)
-    device = dataset.images.device
-    arithmetic = {"precision": precision, "observes_bf16": Reinforce.takes_bf16}
-    return GlimpseWorld(task, dataset, perception, batch_size=batch, learning=learning, device=device, **arithmetic)
+    return GlimpseWorld(
+        task,
+        dataset,
+        new_network(task, dataset),
+        batch_size=batch,
+        precision=precision,
+        observes_bf16=True,  # as the study tells a world in which REINFORCE learns
+        learning=learning,
+        device=dataset.images.device,
+    )
 
 
 def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], object]:

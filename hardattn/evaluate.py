@@ -132,7 +132,7 @@ def full_report(
 def flops_per_image(agent: Agent, make_world: Callable[..., AnyWorld]) -> float:
     """Floating-point operations for one image of the mean policy: matrix products and convolutions of perception and agent.
 
-    Counted in float32, where each is one that torch's counter knows; in bf16 there are as many.
+    Counted in float32, where torch's counter knows each of them.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -102,9 +102,9 @@ def attention(name: str) -> Attention:
     return "soft" if getattr(agent_class(name), "attention", "hard") == "soft" else "hard"
 
 
-def takes_bf16(name: str) -> bool:
-    """Whether this agent learns from observations in bf16 too: a class that says so itself, for its subclasses may not."""
-    return bool(vars(agent_class(name)).get("takes_bf16", False))
+def takes_bf16(agent: Any) -> bool:
+    """Whether this agent learns from observations in bf16 too: if its class says so itself, for a subclass may be otherwise."""
+    return "takes_bf16" in vars(type(agent)) and bool(agent.takes_bf16)
 
 
 def least_repeats(name: str) -> int:

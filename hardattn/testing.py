@@ -156,7 +156,10 @@ def _greedy_repeats(name: str) -> Iterator[str]:
 def _updates(name: str) -> Iterator[str]:
     """update() plays episodes and reports finite numbers."""
     world = _training_world(name, learning=True)
-    metrics = _new(name, world).update(world)
+    agent = _new(name, world)
+    if plugins.takes_bf16(agent):
+        agent.update(_training_world(name, learning=True, precision="bf16", observes_bf16=True))
+    metrics = agent.update(world)
     if not isinstance(metrics, Mapping):
         yield f"update() returned {type(metrics).__name__}, wanted a dict of numbers"
         return

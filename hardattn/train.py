@@ -143,7 +143,7 @@ class Trainer:
             augment=settings.augment,
             spread=settings.spread,
             attention=plugins.attention(self.setup.agent) if self.phase.agent_learns else "hard",
-            observes_bf16=self.phase.agent_learns and plugins.takes_bf16(self.setup.agent),
+            observes_bf16=self.phase.agent_learns and plugins.takes_bf16(self.agent),
             seed=self.setup.seed + 1000 * (self.phase_index + 1),  # a stream of its own for each phase
         )
         # An optimiser refuses to be without weights, as the perception of a game is; there it gets none and takes no step.

@@ -167,10 +167,11 @@ def test_settings_that_cannot_be_are_refused() -> None:
         ReinforceConfig(discount=2)
 
 
-@pytest.mark.parametrize("policy", ["mlp", "lstm"])
-def test_it_learns_from_observations_in_bf16(policy: Any) -> None:
+def test_it_learns_from_observations_in_bf16() -> None:
     world = small_world(precision="bf16", observes_bf16=True)
-    agent = Reinforce(world.observation_space, world.action_space, config=ReinforceConfig(policy=policy))
+    agent = Reinforce(world.observation_space, world.action_space)
+    assert agent.takes_bf16
+    assert not Reinforce(world.observation_space, world.action_space, config=ReinforceConfig(policy="lstm")).takes_bf16
     before = [weight.detach().clone() for weight in agent.parameters]
     rollout = collect(agent, world)
     assert rollout.observations.dtype == torch.bfloat16 and rollout.actions.dtype == torch.float32

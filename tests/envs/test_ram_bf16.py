@@ -1,17 +1,21 @@
 """RAM's written-out gradient against autograd's, and where it takes its place."""
 
+import copy
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardattn.agents.base import collect
 from hardattn.agents.fixed import Centre
 from hardattn.envs.cells import State
+from hardattn.envs.datasets import Dataset
+from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
-from hardattn.envs.precision import FUSED, MixedPrecision, affine
+from hardattn.envs.precision import MixedPrecision, affine, fused
 from hardattn.envs.ram_bf16 import WrittenOut, fits
 from hardattn.envs.tasks import PerceptionConfig
 from hardattn.testing import small_world
@@ -110,8 +114,26 @@ def test_it_takes_the_weights_that_are_there_when_an_episode_begins() -> None:
     with torch.no_grad():
         network.core.bias_hh.add_(1.0)
     assert torch.equal(torch.stack(episode(written)), before)
+    network.classify = nn.Linear(NARROW["core_width"], CLASSES, dtype=torch.float64)
     written.refresh(learning=False)
     torch.testing.assert_close(torch.stack(episode(written)), torch.stack(episode(network)))
+    assert not network.training
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_a_worlds_gradients_are_those_of_float32_but_for_rounding(targets: int) -> None:
+    small = small_world(task={"num_glimpses": 4, "look_loss": 0.5, "reward": "correct"})
+    task, data = dataclasses.replace(small.task, targets=targets), small.dataset
+    assert isinstance(data, Dataset)
+    if targets == 2:
+        data = dataclasses.replace(data, labels=torch.stack([data.labels, data.labels.flip(0)], dim=1))
+    slopes = []
+    for precision in ("fp32", "bf16"):
+        world = GlimpseWorld(task, data, copy.deepcopy(small.network), batch_size=8, learning=True, precision=precision)  # type: ignore[arg-type]
+        collect(Centre(world.observation_space, world.action_space), world, indices=torch.arange(8))
+        world.loss().backward()
+        slopes.append(torch.cat([weight.grad.flatten() for weight in world.network.parameters() if weight.grad is not None]))
+    assert not torch.equal(*slopes) and F.cosine_similarity(*slopes, dim=0) > 0.99
 
 
 def test_backward_after_the_next_episodes_have_begun_is_refused() -> None:
@@ -130,11 +152,14 @@ class Squints(RamPerception):
     """Looks in its own way."""
 
 
-def test_it_knows_ram_alone_and_no_subclass() -> None:
+def test_it_knows_ram_alone_as_it_is_made() -> None:
     shape = (GLIMPSE, CLASSES)
     assert fits(RamPerception(PerceptionConfig(), *shape)) and fits(RamPerception(PerceptionConfig(core="rnn"), *shape))
     assert not fits(RamPerception(PerceptionConfig(encoder="conv"), *shape))
     assert not fits(Squints(PerceptionConfig(), *shape))
+    changed = RamPerception(PerceptionConfig(), *shape)
+    changed.encode_location.append(nn.Tanh())
+    assert not fits(changed)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +184,10 @@ def test_a_layer_on_paper(dtype: torch.dtype, relu: bool) -> None:
 
 
 def test_a_layer_without_the_fused_call_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not FUSED:
+    if not fused():
         pytest.skip("this torch has no fused layer to compare with")
     random = torch.Generator().manual_seed(3)
     inputs, weight, bias = (torch.randn(shape, generator=random).bfloat16() for shape in ((40, 20), (30, 20), (30,)))
-    fused = affine(inputs, weight, bias, relu=True)
-    monkeypatch.setattr("hardattn.envs.precision.FUSED", False)
-    torch.testing.assert_close(affine(inputs, weight, bias, relu=True), fused, atol=0.05, rtol=0.02)
+    in_one_call = affine(inputs, weight, bias, relu=True)
+    monkeypatch.setattr("hardattn.envs.precision.fused", lambda: False)
+    torch.testing.assert_close(affine(inputs, weight, bias, relu=True), in_one_call, atol=0.05, rtol=0.02)

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from hardattn import plugins, results
 from hardattn.envs.errors import HardattnError, UsageError
 from hardattn.experiment import build
+from hardattn.testing import small_world
 from hardattn.train import Trainer, train
 
 GOOD = """
@@ -55,7 +57,18 @@ def test_a_config_of_their_own_is_reached_by_set(module: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("module", ["from hardattn.agents.reinforce import Reinforce\nclass Mine(Reinforce): ..."], indirect=True)
 def test_a_subclass_is_not_shown_bf16_unless_it_says_so(module: str) -> None:
-    assert plugins.takes_bf16("reinforce") and not plugins.takes_bf16(f"{module}:Mine") and not plugins.takes_bf16("ppo")
+    taken = {name: plugins.takes_bf16(plugins.make_agent(name, small_world())) for name in ("reinforce", f"{module}:Mine", "ppo")}
+    assert list(taken.values()) == [True, False, False]
+
+
+def test_the_study_shows_bf16_to_whom_takes_it(tmp_path: Path) -> None:
+    for agent, precision, wanted in (
+        ("reinforce", "bf16", torch.bfloat16),
+        ("ppo", "bf16", torch.float32),
+        ("reinforce", "fp32", torch.float32),
+    ):
+        setup = build("ram-mnist", agent, sets=["batch_size=10", "core_width=8", f"precision={precision}"], device="cpu")
+        assert Trainer(setup, tmp_path).world.reset().dtype == wanted
 
 
 def test_what_an_agent_tells_leaves_the_curve_its_own_columns(module: str, tmp_path: Path) -> None:
