@@ -60,7 +60,7 @@ class TrainSettings:
     label_noise: float = 0.0
     """Share of the training images that bear another class's label, 0 to 1; which ones is the same for every run."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of perception, and on a processor of REINFORCE's policy: auto is bf16 where the machine has fast bf16, else fp32."""
+    """Arithmetic of perception, and on a processor of REINFORCE's policy: auto is bf16 where that is fast, else fp32."""
     recorded: bool = True
     """On a GPU, record an update as a CUDA graph and replay it, several times faster, where agent and world say that they can be;
     off runs every update from Python."""
