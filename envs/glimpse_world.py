@@ -214,7 +214,7 @@ class GlimpseWorld:
         if len(self._logits) != self.horizon + 1:
             raise ValueError(f"loss() after {len(self._logits) - 1} of {self.horizon} looks: play the episodes to their end first")
         weight = self.task.look_loss
-        told = self._see.connect(self._logits[1:]) if self.learning else self._logits[1:]  # T times [B, K]
+        told = self._see.connect(self._logits[1:])  # T times [B, K]
         if self.task.targets > 1:
             return self._loss_of_targets(told, weight)
         if weight == 0:

@@ -1,4 +1,4 @@
-"""Run a network in bf16 where that is faster, casting its weights once an episode instead of once a look."""
+"""Run a network in bf16 where that is faster, casting its weights once an episode instead of once a look; a layer in one call."""
 
 import copy
 import functools

@@ -129,7 +129,9 @@ class WrittenOut:
             return getattr(self, method)(*arguments)
 
     def connect(self, logits: list[Tensor]) -> list[Tensor]:
-        """The logits [B, K] after each look of the episodes just played, as functions of the network's weights."""
+        """The logits [B, K] after each look of the episodes just played, as functions of the weights where these learn."""
+        if self.tape is None:
+            return logits
         joined: tuple[Tensor, ...] = _BackThroughTime.apply(self, logits, *self._parameters, *self._second)  # type: ignore[no-untyped-call]
         return list(joined)
 
