@@ -8,12 +8,12 @@ from torch import Tensor
 
 def discounted_returns(rewards: Tensor, discount: float) -> Tensor:
     """R_t = r_t + discount * R_{t+1}: rewards [B, T] -> returns [B, T] (Sutton & Barto, equation 3.9)."""
-    returns = torch.zeros_like(rewards)
-    running = torch.zeros_like(rewards[:, 0])
-    for t in reversed(range(rewards.shape[1])):
-        running = rewards[:, t] + discount * running
-        returns[:, t] = running
-    return returns
+    *earlier, running = rewards.unbind(dim=1)
+    returns = [running]
+    for reward in reversed(earlier):
+        running = reward + discount * running
+        returns.append(running)
+    return torch.stack(returns[::-1], dim=1)
 
 
 def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, decay: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hardattn.agents.base import action_width
 from hardattn.envs.action import Action
-from hardattn.envs.precision import affine
+from hardattn.envs.products import affine, by_onednn, layer
 
 
 class Rows(nn.Sequential):
@@ -30,26 +30,23 @@ class Rows(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """[..., D] -> [..., outputs]."""
         rows = input.reshape(-1, input.shape[-1])
-        if rows.dtype == torch.bfloat16:
-            rows = self._in_bf16(rows).float()
+        first, _, last = self
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        if rows.dtype == torch.bfloat16 or (rows.dtype == first.weight.dtype and by_onednn(rows)):
+            w, b, v, c = (weight.to(rows.dtype) for weight in (first.weight, first.bias, last.weight, last.bias))
+            multiply = layer if torch.is_grad_enabled() else affine
+            rows = multiply(multiply(rows, w, b, relu=True), v, c).float()
         else:
-            for layer in self:
-                rows = layer(rows)
+            rows = super().forward(rows)  # type: ignore[no-untyped-call]
         return rows.view(*input.shape[:-1], rows.shape[-1])
-
-    def _in_bf16(self, rows: Tensor) -> Tensor:
-        (w, b), (v, c) = ([weight.to(rows.dtype) for weight in self[k].parameters()] for k in (0, 2))
-        if torch.is_grad_enabled():
-            return F.linear(F.linear(rows, w, b).relu_(), v, c)
-        return affine(affine(rows, w, b, relu=True), v, c)
 
 
 def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> Rows:
     """One hidden layer of ReLU units, orthogonal weights drawn from `generator`; `scale` is the gain of the last layer."""
     first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
-    for layer, gain in ((first, math.sqrt(2)), (last, scale)):
-        nn.init.orthogonal_(layer.weight, gain, generator=generator)
-        nn.init.zeros_(layer.bias)
+    for linear, gain in ((first, math.sqrt(2)), (last, scale)):
+        nn.init.orthogonal_(linear.weight, gain, generator=generator)
+        nn.init.zeros_(linear.bias)
     return Rows(first, last)
 
 
@@ -205,6 +202,8 @@ class Critic(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """[..., D] -> [...]. A matrix-vector product, several times quicker on a CPU than a layer with one output."""
+        if observation.dtype == torch.bfloat16:
+            return F.linear(observation, self.weight.to(torch.bfloat16)[None])[..., 0].float() + self.bias
         return observation.to(self.weight.dtype) @ self.weight + self.bias
 
 

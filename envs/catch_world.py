@@ -218,4 +218,6 @@ class CatchWorld:
             raise ValueError("step() before reset(): call reset() to start the games")
         if len(self.locations) == self.horizon:
             raise ValueError(f"step() after the last of {self.horizon} frames: call reset() to start new games")
-        self._tally[6] += not_finite(action, len(self.labels), self, NOT_FINITE)
+        broken = not_finite(action, len(self.labels), self, NOT_FINITE)
+        if broken is not None:
+            self._tally[6] += broken

@@ -254,7 +254,9 @@ class FilterWorld:
             raise ValueError("step() before reset(): call reset() to show the first images")
         if self._step == self.horizon:
             raise ValueError(f"step() after the last of {self.horizon} passes: call reset() to show new images")
-        self._tally[4] += not_finite(action, len(self.labels), self, NOT_FINITE)
+        broken = not_finite(action, len(self.labels), self, NOT_FINITE)
+        if broken is not None:
+            self._tally[4] += broken
 
 
 def _joined(parts: list[Seen]) -> Seen:

@@ -39,6 +39,7 @@ def corners(locations: Tensor, patch: int | Tensor, height: int, width: int) -> 
 class Field(NamedTuple):
     """Images made ready for many looks."""
 
+    rows: Tensor  # [B] int64: which image is whose
     padded: Tensor  # [B, C, H + 2 margin, W + 2 margin]: with the background around them
     margin: int  # the width of the widest patch that is cut from there
     table: Tensor | None  # their `summed_area`, from which the other patches come
@@ -54,7 +55,7 @@ def lay_out(images: Tensor, size: int, scales: int, background: float = 0.0, tab
     margin = size if tabled else size << (scales - 1)
     values = images / 255 if background and images.dtype == torch.uint8 else images
     padded = F.pad(values, (margin, margin, margin, margin), value=background)
-    return Field(padded, margin, summed_area(images) if tabled else None)
+    return Field(torch.arange(len(images), device=images.device), padded, margin, summed_area(images) if tabled else None)
 
 
 def hard_glimpse(
@@ -67,16 +68,14 @@ def hard_glimpse(
     come from there.
     Raises ValueError for images or locations of another shape.
     """
-    batch, _, height, width = _check(images, locations, size, scales)
+    _, _, height, width = _check(images, locations, size, scales)
     field = field or lay_out(images, size, scales, background, tabled=False)
-    rows = torch.arange(batch, device=images.device)
     glimpses = []
     for scale in range(scales if field.table is None else 1):
         patch = size << scale
-        left, top = corners(locations, patch, height, width).unbind(-1)
-        left, top = left.clamp(-field.margin, width) + field.margin, top.clamp(-field.margin, height) + field.margin
+        left, top = _within(corners(locations, patch, height, width), field.margin, height, width).unbind(-1)
         windows = field.padded.unfold(2, patch, 1).unfold(3, patch, 1)  # a view: the patch [p, p] at each corner
-        values = windows[rows, :, top, left]  # [B, C, p, p]
+        values = windows[field.rows, :, top, left]  # [B, C, p, p]
         values = values.float().div_(255) if values.dtype == torch.uint8 else values
         glimpses.append(F.avg_pool2d(values, 1 << scale) if scale else values)
     finest = torch.stack(glimpses, dim=1) if len(glimpses) > 1 else glimpses[0][:, None]
@@ -85,6 +84,13 @@ def hard_glimpse(
     means = _means(field.table, locations, size, scales, background * (255 if images.dtype == torch.uint8 else 1))
     means = means / 255 if images.dtype == torch.uint8 else means.to(images.dtype)
     return torch.cat([finest, means], dim=1)
+
+
+def _within(corner: Tensor, margin: int, height: int, width: int) -> Tensor:
+    """Corners (left, top) [B, 2] counted from where the background around the images begins; far away is just outside."""
+    if height == width:
+        return corner.clamp_(-margin, width).add_(margin)
+    return torch.stack([corner[:, 0].clamp(-margin, width), corner[:, 1].clamp(-margin, height)], dim=1).add_(margin)
 
 
 def summed_area(images: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from hardattn.envs.errors import UsageError
 from hardattn.envs.observation import Observation
 from hardattn.envs.perception import Perception
 from hardattn.envs.precision import MixedPrecision
-from hardattn.envs.ram_bf16 import WrittenOut, fits
+from hardattn.envs.products import quick_in_float32
+from hardattn.envs.ram_written_out import WrittenOut, fits
 from hardattn.envs.shuffle import ShuffledPass
 from hardattn.envs.tasks import Task
 from hardattn.envs.world import Attention, Counts, Precision, Step, not_finite, use_bf16
@@ -46,6 +47,9 @@ class GlimpseWorld:
 
     `learning` keeps for `loss()` what perception's gradient needs: take it before the next step(). `attention="soft"` cuts bilinear
     glimpses and keeps the graph through the action too. Otherwise everything runs without gradients and perception is in eval mode.
+
+    On a CPU the products of a fully connected RAM may be made without its modules (`ram_written_out.py`): hooks on these count, and
+    methods put in their place, if they are there when the world is made.
 
     With `observes_bf16`, observations come in bf16 where perception computes so on a processor: a policy's products in float32
     would take longer there than all of perception's.
@@ -96,8 +100,9 @@ class GlimpseWorld:
         bf16_on_cpu = bf16 and self.device.type == "cpu"
         self._dtype = torch.bfloat16 if bf16_on_cpu and observes_bf16 else torch.float32  # of observations
         self._see: MixedPrecision | WrittenOut
-        if bf16_on_cpu and attention == "hard" and not stop and fits(perception):
-            self._see = WrittenOut(perception)
+        plain = self.device.type == "cpu" and attention == "hard" and not stop
+        if plain and (bf16 or quick_in_float32()) and fits(perception):
+            self._see = WrittenOut(perception, torch.bfloat16 if bf16 else torch.float32)
         else:
             self._see = MixedPrecision(perception, bf16, self.device.type)
         self.progress = 0.0
@@ -113,7 +118,8 @@ class GlimpseWorld:
         self._keeps_graph = learning or attention == "soft"
         # Episodes, looks, correct, unique pixels, clipped, on target, actions that were not finite
         self._tally = torch.zeros(7, dtype=torch.int64, device=self.device)
-        self._clock = torch.eye(self.horizon, dtype=self._dtype, device=self.device)
+        clock = torch.eye(self.horizon + 1, self.horizon, dtype=self._dtype, device=self.device)
+        self._clock = clock.unbind()  # each [T]: before each look, and after the last
 
     @property
     def recordable(self) -> bool:
@@ -149,7 +155,7 @@ class GlimpseWorld:
         # After the last look, for each [B] bool: whether its middle lay on a digit. Empty where boxes are unknown.
         self.hits: list[Tensor] = []
         self._asked: list[Tensor] = []  # each [B, 2], the locations before they were clipped
-        self._looking: list[Tensor] = []  # each [B] bool: which episodes took that look
+        self._looking: list[Tensor] = []  # with `stop` each [B] bool: which episodes took that look
         self._stopped = torch.zeros(batch, dtype=torch.bool, device=self.device)
         self._told: list[Tensor] = []  # each [B] bool: whether that target was told right; so it is where none is left
         retina = self.task.size, self.task.scales, self.task.background
@@ -182,7 +188,7 @@ class GlimpseWorld:
             self._stopped = self._stopped | (action[:, 2] > 0)
             location = torch.where(self._stopped[:, None], self._before, location)
             self._before = location
-        with torch.set_grad_enabled(self._keeps_graph):
+        with torch.set_grad_enabled(self._keeps_graph and not isinstance(self._see, WrittenOut)):
             if not self.locations:
                 self._see.refresh(self.learning)
             seen = self._glimpses(location)
@@ -193,7 +199,8 @@ class GlimpseWorld:
             self._state = self._hold(state) if self.stop else state
             logits = self._see("read", self._state)[: len(self.labels)]
         self._logits.append(logits.float())
-        self._looking.append(~self._stopped)
+        if self.stop:
+            self._looking.append(~self._stopped)
         self.locations.append(location.detach())
         self._asked.append(action[:, :2].detach())
         last = len(self.locations) == self.horizon
@@ -269,13 +276,12 @@ class GlimpseWorld:
         self._tally = state["tally"].to(self.device, copy=True)  # which goes on; the caller's stands
 
     def _observe(self, location: Tensor) -> Tensor:
-        looks = len(self.locations)
-        clock = self._clock[looks] if looks < self.horizon else torch.zeros_like(self._clock[0])
         if self._state is None:
             known = location.new_zeros(len(location), self.perception.features)
         else:
             known = self.perception.observe(self._state)[: len(location)]
-        parts = [known, location, clock.expand(len(location), -1), *self._glimpse, *self._context]
+        clock = self._clock[len(self.locations)].expand(len(location), -1)
+        parts = [known, location, clock, *self._glimpse, *self._context]
         observation = torch.cat([part.to(self._dtype) for part in parts], dim=1)
         return observation if self.attention == "soft" else observation.detach()
 
@@ -321,8 +327,8 @@ class GlimpseWorld:
 
     def _count(self) -> None:
         """What the episodes just played add to the totals: at their end and at once, not look by look."""
-        looking = torch.stack(self._looking, dim=1)  # [B, T]
         path = torch.stack(self.locations, dim=1)  # [B, T, 2]
+        looking = torch.stack(self._looking, dim=1) if self.stop else torch.ones_like(path[..., 0], dtype=torch.bool)  # [B, T]
         height, width = self.images.shape[-2:]
         clipped = (torch.stack(self._asked, dim=1).abs() > self._reach).any(dim=2) & looking
         on_target = torch.zeros_like(clipped)
@@ -340,4 +346,6 @@ class GlimpseWorld:
             raise ValueError("step() before reset(): call reset() to start the episodes")
         if len(self.locations) == self.horizon:
             raise ValueError(f"step() after the last of {self.horizon} looks: call reset() to start new episodes")
-        self._tally[6] += not_finite(action, len(self.labels), self, NOT_FINITE)
+        broken = not_finite(action, len(self.labels), self, NOT_FINITE)
+        if broken is not None:
+            self._tally[6] += broken

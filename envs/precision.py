@@ -1,31 +1,10 @@
-"""Run a network in bf16 where that is faster, casting its weights once an episode instead of once a look; a layer in one call."""
+"""Run a network in bf16 where that is faster, casting its weights once an episode instead of once a look."""
 
 import copy
-import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-@functools.cache
-def fused() -> bool:
-    """Whether torch has a layer in one call, as its own compiler uses it, and this processor runs it in bf16."""
-    one = torch.ones(1, 1, dtype=torch.bfloat16)
-    try:
-        torch.ops.mkldnn._linear_pointwise(one, one, one[0], "relu", [], "")
-    except (AttributeError, RuntimeError):
-        return False
-    return True
-
-
-def affine(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """A layer of inputs [N, I] with weight [O, I] and bias [O], or its ReLU: [N, O], no graph. In bf16 on a processor, one call."""
-    if inputs.dtype == torch.bfloat16 and inputs.device.type == "cpu" and fused():
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "relu" if relu else "none", [], "")
-        return outputs
-    outputs = torch.addmm(bias, inputs, weight.T)
-    return outputs.relu_() if relu else outputs
 
 
 def set_mode(network: nn.Module, learning: bool) -> None:

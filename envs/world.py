@@ -104,11 +104,11 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
     return False
 
 
-def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | int:
+def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | None:
     """Refuse an action [rows, A] that `world` cannot take: raises ValueError for another shape, type or device, or for a gradient.
 
     NaN and infinity are refused too, saying `says`; but on a GPU, where asking would make it wait at every step, the answer is
-    returned, for the world to keep and to raise when its counts are read.
+    returned, for the world to keep and to raise when its counts are read. None is "no".
     """
     wanted = (rows, *(world.action_space.shape or ()))
     if tuple(action.shape) != wanted or not action.is_floating_point():
@@ -119,9 +119,9 @@ def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | i
         raise ValueError(f"action: got a tensor on {action.device}, wanted one on {world.device}")
     if action.requires_grad and world.attention == "hard":
         raise ValueError("action: it carries a gradient, which cannot pass a hard look; act under torch.no_grad()")
-    finite = (action.detach() * 0).sum() == 0  # NaN and infinity times 0 are NaN; fewer steps than asking each
+    zero = (action.detach() * 0).sum()  # NaN and infinity times 0 are NaN; fewer steps than asking each
     if world.device.type != "cpu":
-        return ~finite
-    if not finite:
+        return zero != 0
+    if zero.item() != 0:
         raise ValueError(says)
-    return 0
+    return None

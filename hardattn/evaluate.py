@@ -13,6 +13,7 @@ from torch import Tensor
 from hardattn import plugins
 from hardattn.agents import CONTROLS
 from hardattn.agents.base import Agent, collect
+from hardattn.envs.glimpse_world import ROWS
 from hardattn.envs.task_data import AnyWorld, Data
 from hardattn.statistics import wilson
 
@@ -132,14 +133,19 @@ def full_report(
 def flops_per_image(agent: Agent, make_world: Callable[..., AnyWorld]) -> float:
     """Floating-point operations for one image of the mean policy: matrix products and convolutions of perception and agent.
 
-    Counted in float32, where torch's counter knows each of them.
+    The product by which the world counts the pixels read is among them. They are counted in float32 and by torch's own layers,
+    of which its counter knows each.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    world = make_world(precision="fp32")
-    indices = torch.arange(min(8, len(world.dataset)), device=world.device)
-    with FlopCounterMode(display=False) as counter:
-        collect(agent, world, True, indices)
+    enabled, *_ = torch.backends.mkldnn.set_flags(False)
+    try:
+        world = make_world(precision="fp32")
+        indices = torch.arange(ROWS, device=world.device) % len(world.dataset)  # fewer would be filled up, and counted for more
+        with FlopCounterMode(display=False) as counter:
+            collect(agent, world, True, indices)
+    finally:
+        torch.backends.mkldnn.set_flags(enabled)
     return float(counter.get_total_flops() / len(indices))
 
 

@@ -134,3 +134,28 @@ def test_rows_in_bf16_are_multiplied_so_and_come_out_in_float32() -> None:
         policy.log_prob(seen, torch.ones(2, 7, 2)).sum().backward()
         slopes.append(torch.cat([weight.grad.flatten() for weight in policy.parameters() if weight.grad is not None]))
     assert float(torch.nn.functional.cosine_similarity(*slopes, dim=0)) > 0.99
+
+
+def test_rows_in_bf16_are_those_of_the_weights_as_they_are_now() -> None:
+    policy = GaussianPolicy(20, PLANE, 32, 0.5, generator(), start=1.0)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.1, fused=True)  # whose steps torch does not count as changes
+    observation = torch.randn(7, 20, generator=generator()).bfloat16()
+    with torch.no_grad():
+        before = policy.mean(observation)
+    policy.mean(observation).sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = policy.mean(observation)
+    assert float((after - before).abs().max()) > 0.1
+    torch.testing.assert_close(policy.mean(observation).detach(), after, atol=0.01, rtol=0)
+
+
+def test_a_critic_of_bf16_is_that_of_float32_but_for_rounding() -> None:
+    critic = Critic(4)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([1.0, -2.0, 0.5, 4.0]))
+        critic.bias.fill_(0.25)
+    observation = torch.tensor([[1.0, 2.0, 4.0, 0.5]])
+    for seen in (observation, observation.bfloat16(), observation.double()):
+        value = critic(seen)
+        assert value.dtype == torch.float32 and value.tolist() == [1.25]

@@ -81,16 +81,25 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, mode: str, update: int) ->
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_bf16_resumes_to_the_bit_and_counts_as_many_operations(tmp_path: Path) -> None:
-    """Whose perception learns along a tape (envs/ram_bf16.py), and whose agent is shown bf16."""
+def test_bf16_resumes_to_the_bit_and_counts_as_many_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose perception learns along a tape (envs/ram_written_out.py), and whose agent is shown bf16."""
     setup = tiny("precision=bf16")
     train(setup, tmp_path / "whole")
     with pytest.raises(StopAt):
         train(setup, tmp_path / "parts", watch=killed_after(13))
     train(setup, tmp_path / "parts", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "parts")
-    exact = train(tiny("precision=fp32"), tmp_path / "exact")
-    assert results.read_json(tmp_path / "whole" / results.FINAL)["flops_per_image"] == exact["flops_per_image"] > 0
+    counted = [results.read_json(tmp_path / "whole" / results.FINAL)["flops_per_image"]]
+    for quick in (False, True):
+        for module in ("glimpse_world", "products"):
+            monkeypatch.setattr(
+                f"hardattn.envs.{module}.quick_in_float32", lambda quick=quick: quick and torch.backends.mkldnn.enabled
+            )
+        counted.append(train(tiny("precision=fp32"), tmp_path / f"exact-{quick}")["flops_per_image"])
+    policy = 24 * 128 + 128 * 2
+    look = 64 * 16 + 2 * 16 + 32 * 16 + 16 * 64 + 16 * 10  # what, where, both, the LSTM's gates, the classes
+    pixels = 28 * 6 * 28  # rows and columns that six looks read
+    assert counted == [2 * (6 * (policy + look) + 5 * 16 * 64 + pixels)] * 3  # of h, before the first look, there is none
 
 
 def test_the_same_seed_repeats_and_another_differs(tmp_path: Path) -> None:

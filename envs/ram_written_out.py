@@ -1,8 +1,9 @@
-"""RAM's perception in bf16 on a processor, its gradient back through time written out.
+"""RAM's perception on a processor, its gradient back through time written out.
 
-A processor with a matrix unit multiplies bf16 so quickly that most of the time goes into what lies between the products: biases
-copied, ReLUs as passes of their own, casts, the nodes of a graph. Here a look is three products, what lies side by side multiplied
-at once, each with its bias and its ReLU; what they put out is kept on a tape, and the gradient walks back along it.
+Some processors multiply bf16 so quickly that most of the time goes into what lies between the products: biases copied, ReLUs as
+passes of their own, casts, the nodes of a graph. Here a look is three products, what lies side by side multiplied at once, each
+with its bias and its ReLU; what they put out is kept on a tape, and the gradient walks back along it. Worlds take this for bf16,
+and for float32 where oneDNN's products, which torch's own layers do not ask for, are quicker (`products.quick_in_float32`).
 """
 
 from typing import Any, NamedTuple, TypeGuard
@@ -13,7 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from hardattn.envs.cells import LSTMCell, ReluCell, State, squash_gates, through_gates
 from hardattn.envs.perception import RamPerception
-from hardattn.envs.precision import affine, set_mode
+from hardattn.envs.precision import set_mode
+from hardattn.envs.products import add_product, affine, product, through_relu
 
 # The weights by name, in the order of `WrittenOut._apart`.
 ENCODER = [f"{layer}.{part}" for layer in ("encode_pixels.1", "encode_location.0", "combine") for part in ("weight", "bias")]
@@ -24,7 +26,8 @@ CORES: dict[type[nn.Module], list[str]] = {
 CLASSIFIER = ["classify.weight", "classify.bias"]
 SECOND = "core.bias_hh"  # of an LSTM's two biases, which are added
 
-through_relu = torch.ops.aten.threshold_backward
+
+ENCODED_AT_ONCE = 1024  # rows that go back through the encoder together: a product has its fixed costs, but caches are small
 
 
 class Looked(NamedTuple):
@@ -32,14 +35,19 @@ class Looked(NamedTuple):
 
     parts: Tensor  # [B, S * C * g * g + 2]: the pixels and the location
     both: Tensor  # [B, 2 * encoder_width]: what and where
-    seen: Tensor  # [B, glimpse_width]
-    joined: Tensor  # [B, glimpse_width + core_width]: what was seen and h before
+    joined: Tensor  # [B, glimpse_width + core_width]: what was seen and h before; at the first look what was seen
     h: Tensor  # [B, core_width]: h after
     cell: tuple[Tensor, ...]  # of an LSTM its gates, c before and tanh(c) after
 
 
 def fits(network: nn.Module) -> TypeGuard[RamPerception]:
-    """Whether `WrittenOut` knows this network: RAM as made with fully connected pixels; no subclass, which may look otherwise."""
+    """Whether `WrittenOut` knows this network: RAM in float32 as made with fully connected pixels.
+
+    Not a subclass, a network with a `look` or `read` of its own, or one with hooks: these may see otherwise.
+    """
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    if hooked or vars(network).keys() & {"look", "read"} or any(weight.dtype != torch.float32 for weight in network.parameters()):
+        return False
     if type(network) is not RamPerception or type(network.core) not in CORES:
         return False
     encoders = [type(layer) for layer in (*network.encode_pixels, *network.encode_location)]
@@ -49,8 +57,8 @@ def fits(network: nn.Module) -> TypeGuard[RamPerception]:
 class WrittenOut:
     """`look` and `read` of a RamPerception without a graph; `connect` makes what was read a function of its weights again.
 
-    `dtype` is that of the products: bf16, or what a test compares with. A backward() that comes after the next episodes have begun
-    raises ValueError: their weights and their tape have taken the place of those before.
+    `dtype` is that of the products: bf16, float32, or what a test compares with. A backward() that comes after the next episodes
+    have begun raises ValueError: their weights and their tape have taken the place of those before.
     """
 
     def __init__(self, network: RamPerception, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -63,6 +71,7 @@ class WrittenOut:
         inputs = [what.shape[1] + 2, 2 * len(what), len(combine) + network.features, network.features]
         self._weights = [torch.zeros(out, into, dtype=dtype) for out, into in zip(widths, inputs, strict=True)]
         self._biases = [torch.zeros(out, dtype=dtype) for out in widths]
+        self._copies = self._apart(self._weights, self._biases)
         self.tape: list[Looked] | None = None
         self._masks: list[Tensor] = []  # of dropout, one a look
 
@@ -85,35 +94,36 @@ class WrittenOut:
         """Take the network's present weights for an episode, with a tape if it is `learning`, and put it in that mode."""
         set_mode(self.network, learning)
         self._take()
-        torch._foreach_copy_(self._apart(self._weights, self._biases), self._parameters)
+        torch._foreach_copy_(self._copies, self._parameters)
         for bias in self._second:
             torch.add(self._parameters[8], bias, out=self._biases[2])
+        self._biases[3].add_(
+            torch.stack(torch._foreach_norm([*self._weights, *self._biases])).sum() * 0
+        )  # NaN stays NaN: see affine
         self.tape, self._masks = [] if learning else None, []
 
     def look(self, state: State | None, glimpse: Tensor, location: Tensor) -> State:
         """The state after a glimpse [B, S, C, g, g] at a location [B, 2]."""
         (encode, combine, core, _), (encode_bias, combine_bias, core_bias, _) = self._weights, self._biases
-        h, *c = state or self._nothing(len(glimpse))
         parts = torch.cat([glimpse.flatten(1), location], dim=1).to(self.dtype)
         both = affine(parts, encode, encode_bias, relu=True)
         seen = affine(both, combine, combine_bias, relu=True)
-        joined = torch.cat([seen, h], dim=1)
+        joined, core = (seen, core[:, : self._seen]) if state is None else (torch.cat([seen, state[0]], dim=1), core)
         after: State
         cell: tuple[Tensor, ...] = ()
         if self._lstm:
-            gates = affine(joined, core, core_bias)
-            h, later, squashed = squash_gates(gates, c[0])
-            after, cell = (h.to(self.dtype), later), (gates, c[0], squashed)
+            gates, c = affine(joined, core, core_bias), self._nothing(len(glimpse)) if state is None else state[1]
+            h, later, squashed = squash_gates(gates, c)
+            after, cell = (h.to(self.dtype), later), (gates, c, squashed)
         else:
             after = (affine(joined, core, core_bias, relu=True),)
         if self.tape is not None:
-            self.tape.append(Looked(parts, both, seen, joined, after[0], cell))
+            self.tape.append(Looked(parts, both, joined, after[0], cell))
         return after
 
-    def _nothing(self, batch: int) -> State:
-        """The state before the first look. c is in float32 at least, and so stays: its sums keep their digits from look to look."""
-        h = torch.zeros(batch, self.network.features, dtype=self.dtype)
-        return (h, h.to(torch.promote_types(self.dtype, torch.float32))) if self._lstm else (h,)
+    def _nothing(self, batch: int) -> Tensor:
+        """An LSTM's c before the first look, in float32 at least, as it stays: its sums keep their digits from look to look."""
+        return torch.zeros(batch, self.network.features, dtype=torch.promote_types(self.dtype, torch.float32))
 
     def read(self, state: State) -> Tensor:
         """Class logits [B, K]. With dropout, ask once after each look."""
@@ -124,9 +134,8 @@ class WrittenOut:
         return affine(h, self._weights[3], self._biases[3])
 
     def __call__(self, method: str, *arguments: Any) -> Any:
-        """The method of this name on these arguments."""
-        with torch.no_grad():
-            return getattr(self, method)(*arguments)
+        """The method of this name on these arguments, none of which has a graph."""
+        return getattr(self, method)(*arguments)
 
     def connect(self, logits: list[Tensor]) -> list[Tensor]:
         """The logits [B, K] after each look of the episodes just played, as functions of the weights where these learn."""
@@ -142,10 +151,20 @@ class WrittenOut:
         weights, biases = [torch.zeros_like(w) for w in self._weights], [torch.zeros_like(b) for b in self._biases]
 
         def add(layer: int, outputs: Tensor, inputs: Tensor) -> None:
-            """What a layer's weight and bias get from the gradient of its outputs."""
-            weights[layer].addmm_(outputs.T, inputs)
+            """What a layer's bias and weight, of which the part that met these inputs, get from the gradient of its outputs."""
+            met = weights[layer]
+            met = met if inputs.shape[1] == met.shape[1] else met[:, : inputs.shape[1]]
+            add_product(met, outputs.T, inputs)
             biases[layer].add_(outputs.sum(dim=0))
 
+        def encode() -> None:
+            """Back through what comes before the core, for the looks that wait: there looks know nothing of each other."""
+            into, both, parts = (torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*waiting, strict=True))
+            add(1, into, both)
+            add(0, through_relu(product(into, combine), both), parts)
+            waiting.clear()
+
+        waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         dh: Tensor | None = None  # what the looks that came after say of h
         dc: Tensor | None = None  # and of c
         for t in reversed(range(len(self.tape))):
@@ -153,7 +172,7 @@ class WrittenOut:
             if told is not None:
                 told = told.to(self.dtype)
                 add(3, told, look.h * self._masks[t] if self._masks else look.h)
-                said = told @ classify
+                said = product(told, classify)
                 said = said.mul_(self._masks[t]) if self._masks else said
                 dh = said if dh is None else said.add_(dh)
             if dh is None:
@@ -161,14 +180,14 @@ class WrittenOut:
             if self._lstm:
                 into, dc = through_gates(dh.to(look.cell[1].dtype), dc, *look.cell)
             else:
-                into = through_relu(dh, look.h, 0)
+                into = through_relu(dh, look.h)
             add(2, into, look.joined)
-            seen, dh = (into @ core).split([look.seen.shape[1], look.h.shape[1]], dim=1)
-            into = through_relu(seen, look.seen, 0)
-            add(1, into, look.both)
-            into = through_relu(into @ combine, look.both, 0)
-            add(0, into, look.parts)
-        return [*self._apart(weights, biases), *(biases[2] for _ in self._second)]
+            before = product(into, core if t else core[:, : self._seen])
+            seen, dh = before[:, : self._seen], before[:, self._seen :]
+            waiting.append((through_relu(seen, look.joined[:, : self._seen]), look.both, look.parts))
+            if t == 0 or len(waiting) * len(seen) >= ENCODED_AT_ONCE:
+                encode()
+        return [*self._apart(weights, biases), *(biases[2].clone() for _ in self._second)]
 
 
 class _BackThroughTime(torch.autograd.Function):

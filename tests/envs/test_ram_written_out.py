@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardattn.agents.base import collect
-from hardattn.agents.fixed import Centre
+from hardattn.agents.fixed import Centre, Random
 from hardattn.envs.cells import State
 from hardattn.envs.datasets import Dataset
 from hardattn.envs.glimpse_world import GlimpseWorld
 from hardattn.envs.perception import RamPerception
-from hardattn.envs.precision import MixedPrecision, affine, fused
-from hardattn.envs.ram_bf16 import WrittenOut, fits
+from hardattn.envs.precision import MixedPrecision
+from hardattn.envs.products import fused
+from hardattn.envs.ram_written_out import WrittenOut, fits
 from hardattn.envs.tasks import PerceptionConfig
 from hardattn.testing import small_world
 
@@ -34,13 +35,13 @@ def new_network(dtype: torch.dtype = torch.float64, **config: Any) -> RamPercept
     return network
 
 
-def episode(network: Any, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """The logits of three looks at the same random glimpses, with the same dropout."""
+def episode(network: Any, dtype: torch.dtype = torch.float64, looks: int = LOOKS) -> list[Tensor]:
+    """The logits of each look at the same random glimpses, with the same dropout."""
     random = torch.Generator().manual_seed(1)
     state: State | None = None
     logits = []
     torch.manual_seed(2)
-    for _ in range(LOOKS):
+    for _ in range(looks):
         glimpse = torch.rand(ROWS, *GLIMPSE, generator=random, dtype=torch.float64).to(dtype)
         location = (torch.rand(ROWS, 2, generator=random, dtype=torch.float64) * 2 - 1).to(dtype)
         state = network.look(state, glimpse, location)
@@ -56,9 +57,13 @@ def gradients(network: RamPerception, logits: list[Tensor], last_alone: bool) ->
     return [weight.grad.clone() for weight in network.parameters() if weight.grad is not None]
 
 
+@pytest.mark.parametrize("at_once", [1, 2 * ROWS, 1024])
 @pytest.mark.parametrize("last_alone", [False, True])
 @pytest.mark.parametrize("config", KINDS)
-def test_the_written_gradient_is_autograds(config: dict[str, Any], last_alone: bool) -> None:
+def test_the_written_gradient_is_autograds(
+    config: dict[str, Any], last_alone: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardattn.envs.ram_written_out.ENCODED_AT_ONCE", at_once)
     network = new_network(**config)
     wanted_logits = episode(network)
     wanted = gradients(network, wanted_logits, last_alone)
@@ -72,6 +77,19 @@ def test_the_written_gradient_is_autograds(config: dict[str, Any], last_alone: b
     for mine, autograds in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine, autograds)
         assert autograds.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("config", KINDS[:2])
+def test_after_a_single_look_nothing_is_said_of_the_weights_on_h(config: dict[str, Any]) -> None:
+    network = new_network(**config)
+    wanted = gradients(network, episode(network, looks=1), last_alone=True)
+    written = WrittenOut(network, torch.float64)
+    written.refresh(learning=True)
+    got = gradients(network, written.connect([said.detach() for said in episode(written, looks=1)]), last_alone=True)
+    recurrent = {"core.weight_hh", "core.recurrent.weight"}
+    named = [(name, slope) for (name, _), slope in zip(network.named_parameters(), got, strict=True)]
+    assert sum(int(slope.abs().max() == 0) for name, slope in named if name in recurrent) == 1
+    torch.testing.assert_close([slope for name, slope in named if name not in recurrent], wanted)
 
 
 @pytest.mark.parametrize("config", KINDS[:2])
@@ -160,6 +178,23 @@ def test_it_knows_ram_alone_as_it_is_made() -> None:
     changed = RamPerception(PerceptionConfig(), *shape)
     changed.encode_location.append(nn.Tanh())
     assert not fits(changed)
+    watched, replaced = (RamPerception(PerceptionConfig(), *shape) for _ in range(2))
+    watched.core.register_forward_hook(lambda *_: None)
+    replaced.read = lambda state: state[0]  # type: ignore[method-assign]
+    assert not fits(watched) and not fits(replaced)
+
+
+@pytest.mark.parametrize("broken", ["encode_pixels.1.weight", "combine.bias", "core.weight_hh", "classify.weight"])
+def test_weights_that_are_not_finite_are_heard(broken: str) -> None:
+    """oneDNN's ReLU makes 0 of NaN."""
+    world = small_world(learning=True, precision="bf16")
+    agent = Centre(world.observation_space, world.action_space)
+    collect(agent, world)
+    assert world.loss().isfinite() and world.logits.isfinite().all()
+    with torch.no_grad():
+        world.network.get_parameter(broken).view(-1)[0] = float("nan")
+    collect(agent, world)
+    assert world.loss().isnan() and world.logits.isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -171,23 +206,31 @@ def test_it_knows_ram_alone_as_it_is_made() -> None:
         ({"precision": "bf16", "attention": "soft"}, False),
     ],
 )
-def test_worlds_take_it_where_looks_have_no_gradient_and_all_are_taken(changes: dict[str, Any], written: bool) -> None:
+def test_worlds_take_it_where_looks_have_no_gradient_and_all_are_taken(
+    changes: dict[str, Any], written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardattn.envs.glimpse_world.quick_in_float32", lambda: False)
     assert isinstance(small_world(**changes)._see, WrittenOut) is written
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_on_paper(dtype: torch.dtype, relu: bool) -> None:
-    inputs, weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [-5.0, 1.0]]), torch.tensor([0.5, 1.0])
-    got = affine(inputs.to(dtype), weight.to(dtype), bias.to(dtype), relu=relu)
-    assert got.dtype == dtype and got.tolist() == [[11.5, 0.0 if relu else -2.0]]
-
-
-def test_a_layer_without_the_fused_call_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("core", ["rnn", "lstm"])
+def test_in_float32_it_changes_nothing_but_rounding(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fused():
-        pytest.skip("this torch has no fused layer to compare with")
-    random = torch.Generator().manual_seed(3)
-    inputs, weight, bias = (torch.randn(shape, generator=random).bfloat16() for shape in ((40, 20), (30, 20), (30,)))
-    in_one_call = affine(inputs, weight, bias, relu=True)
-    monkeypatch.setattr("hardattn.envs.precision.fused", lambda: False)
-    torch.testing.assert_close(affine(inputs, weight, bias, relu=True), in_one_call, atol=0.05, rtol=0.02)
+        pytest.skip("this torch has no fused layer, so that float32 is never written out")
+    told, slopes = [], []
+    for quick in (False, True):
+        for module in ("glimpse_world", "products"):
+            monkeypatch.setattr(f"hardattn.envs.{module}.quick_in_float32", lambda quick=quick: quick)
+        world = small_world(task={"perception": PerceptionConfig(core=core, **NARROW), "look_loss": 0.5}, learning=True)
+        assert isinstance(world._see, WrittenOut) is quick
+        collect(Random(world.observation_space, world.action_space), world, indices=torch.arange(8))
+        told.append(world.logits)
+        world.loss().backward()
+        slopes.append([weight.grad for weight in world.network.parameters()])
+    torch.testing.assert_close(*told)
+    torch.testing.assert_close(*slopes)
+    assert min(float(slope.abs().max()) for slope in slopes[0] if slope is not None) > 1e-5
+
+
+def test_a_network_in_float64_is_left_as_it_is() -> None:
+    assert not fits(RamPerception(PerceptionConfig(), GLIMPSE, CLASSES).double())
