@@ -1,5 +1,6 @@
 """The recurrent cores of perception: one step from what was seen and the state before, None at the first look."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,14 +50,14 @@ class LSTMCell(nn.LSTMCell):
         return zeros, zeros
 
 
-def squash_gates(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def squash_gates(gates: Tensor, c: Tensor | None, tanh: Callable[..., Tensor] = torch.tanh) -> tuple[Tensor, Tensor, Tensor]:
     """An LSTM's (h', c', tanh(c')), each [B, H], from its gates [B, 4 H] before they are squashed, which happens in place."""
     i, f, g, o = gates.chunk(4, dim=1)
     for gate in (i, f, o):
         gate.sigmoid_()
-    g.tanh_()
+    tanh(g, out=g)
     after = i * g if c is None else (f * c).add_(i * g)
-    squashed = after.tanh()
+    squashed = tanh(after, out=torch.empty_like(after))
     return o * squashed, after, squashed
 
 

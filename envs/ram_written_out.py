@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from hardattn.envs.cells import LSTMCell, ReluCell, State, squash_gates, through_gates
 from hardattn.envs.perception import RamPerception
 from hardattn.envs.precision import set_mode
-from hardattn.envs.products import add_product, affine, product, through_relu
+from hardattn.envs.products import add_product, affine, product, tanh, through_relu
 
 # The weights by name, in the order of `WrittenOut._apart`.
 ENCODER = [f"{layer}.{part}" for layer in ("encode_pixels.1", "encode_location.0", "combine") for part in ("weight", "bias")]
@@ -37,7 +37,7 @@ class Looked(NamedTuple):
     both: Tensor  # [B, 2 * encoder_width]: what and where
     joined: Tensor  # [B, glimpse_width + core_width]: what was seen and h before; at the first look what was seen
     h: Tensor  # [B, core_width]: h after
-    cell: tuple[Tensor, ...]  # of an LSTM its gates, c before and tanh(c) after
+    cell: tuple[Tensor, Tensor | None, Tensor] | None  # of an LSTM its gates, c before and tanh(c) after
 
 
 def fits(network: nn.Module) -> TypeGuard[RamPerception]:
@@ -64,6 +64,9 @@ class WrittenOut:
     def __init__(self, network: RamPerception, dtype: torch.dtype = torch.bfloat16) -> None:
         self.network, self.dtype = network, dtype
         self._lstm = isinstance(network.core, LSTMCell)
+        self._wide = torch.promote_types(
+            dtype, torch.float32
+        )  # an LSTM's gates and c: its sums keep their digits from look to look
         self._take()
         what, combine, core, classify = (self._parameters[k] for k in (0, 4, 6, 9))
         self._pixels, self._seen = what.shape[1], len(combine)
@@ -110,20 +113,16 @@ class WrittenOut:
         seen = affine(both, combine, combine_bias, relu=True)
         joined, core = (seen, core[:, : self._seen]) if state is None else (torch.cat([seen, state[0]], dim=1), core)
         after: State
-        cell: tuple[Tensor, ...] = ()
+        cell: tuple[Tensor, Tensor | None, Tensor] | None = None
         if self._lstm:
-            gates, c = affine(joined, core, core_bias), self._nothing(len(glimpse)) if state is None else state[1]
-            h, later, squashed = squash_gates(gates, c)
+            gates, c = affine(joined, core, core_bias).to(self._wide), None if state is None else state[1]
+            h, later, squashed = squash_gates(gates, c, tanh)
             after, cell = (h.to(self.dtype), later), (gates, c, squashed)
         else:
             after = (affine(joined, core, core_bias, relu=True),)
         if self.tape is not None:
             self.tape.append(Looked(parts, both, joined, after[0], cell))
         return after
-
-    def _nothing(self, batch: int) -> Tensor:
-        """An LSTM's c before the first look, in float32 at least, as it stays: its sums keep their digits from look to look."""
-        return torch.zeros(batch, self.network.features, dtype=torch.promote_types(self.dtype, torch.float32))
 
     def read(self, state: State) -> Tensor:
         """Class logits [B, K]. With dropout, ask once after each look."""
@@ -177,8 +176,9 @@ class WrittenOut:
                 dh = said if dh is None else said.add_(dh)
             if dh is None:
                 continue
-            if self._lstm:
-                into, dc = through_gates(dh.to(look.cell[1].dtype), dc, *look.cell)
+            if look.cell is not None:
+                into, dc = through_gates(dh.to(self._wide), dc, *look.cell)
+                into = into.to(self.dtype)
             else:
                 into = through_relu(dh, look.h)
             add(2, into, look.joined)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hardattn.envs.products import add_product, affine, by_onednn, fused, layer, product, through_relu
+from hardattn.envs.products import add_product, affine, by_onednn, fused, layer, product, tanh, through_relu
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 
@@ -79,6 +79,16 @@ def test_through_a_relu_goes_what_was_above_zero(dtype: torch.dtype) -> None:
     assert through_relu(torch.tensor([[1.0, -2.0, -3.0, 4.0, 5.0]]).to(dtype), outputs).tolist() == [[0.0, 0.0, -3.0, 4.0, 5.0]]
     wide = torch.tensor([[1.0, 9.0, -2.0, 9.0, -3.0, 9.0, 4.0, 9.0, 5.0, 9.0]]).to(dtype)
     assert through_relu(wide[:, ::2], outputs).tolist() == [[0.0, 0.0, -3.0, 4.0, 5.0]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_is_torchs_but_for_the_last_digits(dtype: torch.dtype, onednn: bool) -> None:
+    inputs = torch.tensor([-200.0, -1.0, -1e-4, 0.0, 0.5, 3.0, float("inf")]).to(dtype)
+    wanted = inputs.tanh()
+    out = torch.empty_like(inputs)
+    assert tanh(inputs, out=out) is out
+    torch.testing.assert_close(out, wanted, atol=2e-7, rtol=0)
+    torch.testing.assert_close(tanh(inputs, out=inputs), wanted, atol=2e-7, rtol=0)  # in place
 
 
 def leaves(dtype: torch.dtype = torch.float32) -> list[Tensor]:
