@@ -61,7 +61,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def controls(rows: list[dict[str, Any]]) -> list[str]:
-    """Each control through a perception trained on just such looks, and through the learned perception."""
+    """Each control through a perception trained on just such looks, and through the learned perceptions."""
     mean = {
         name: statistics.mean(row["protocols"]["mean"]["error"] for row in rows if row["row"] == name)
         for name in {row["row"] for row in rows}
@@ -69,7 +69,7 @@ def controls(rows: list[dict[str, Any]]) -> list[str]:
     learned = [row for row in rows if row["row"] == "default"]
     lines = [
         "The same number of images for all (the default preset). *Fair*: through a perception trained on just such looks. *Same",
-        "perception*: through the default run's perception, which never saw such looks.",
+        "perception*: through the default runs' perceptions, which never saw such looks.",
         "",
         "| looks | fair | same perception | learned looks leave, of the fair control's error |",
         "|---|---|---|---|",
@@ -81,12 +81,10 @@ def controls(rows: list[dict[str, Any]]) -> list[str]:
     if learned:
         lines.append(f"| learned (default) | {mean['default']:.2f} | | |")
     lines += ["", "| | error |", "|---|---|"]
-    if "best" in mean:
-        seeds = [row["protocols"]["mean"]["error"] for row in rows if row["row"] == "best"]
+    for name in ("best", "default"):
+        seeds = [row["protocols"]["mean"]["error"] for row in rows if row["row"] == name]
         each = ", ".join(f"{error:.2f}" for error in seeds)
-        lines.append(f"| hardattn, best preset, mean of {len(seeds)} seeds (each: {each}) | {mean['best']:.2f} |")
-    if learned:
-        lines.append(f"| hardattn, default preset | {mean['default']:.2f} |")
+        lines += [f"| hardattn, {name} preset, mean of {len(seeds)} seeds (each: {each}) | {mean[name]:.2f} |"] if seeds else []
     published = next(row["config"]["task"]["published"] for row in rows)
     return lines + [f"| {source} | {error:.2f} |" for source, error in published]
 
