@@ -34,8 +34,10 @@ class Rows(nn.Sequential):
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
         if rows.dtype == torch.bfloat16 or (rows.dtype == first.weight.dtype and by_onednn(rows)):
             w, b, v, c = (weight.to(rows.dtype) for weight in (first.weight, first.bias, last.weight, last.bias))
-            multiply = layer if torch.is_grad_enabled() else affine
-            rows = multiply(multiply(rows, w, b, relu=True), v, c).float()
+            if torch.is_grad_enabled():
+                rows = layer(layer(rows, w, b, relu=True), v, c).float()
+            else:
+                rows = affine(affine(rows, w, b).relu_(), v, c).float()
         else:
             rows = super().forward(rows)  # type: ignore[no-untyped-call]
         return rows.view(*input.shape[:-1], rows.shape[-1])

@@ -39,30 +39,32 @@ def quick_in_float32() -> bool:
 
 
 def by_onednn(inputs: Tensor) -> bool:
-    """Whether oneDNN's one call is to make a layer of these inputs."""
+    """Whether oneDNN, and not MKL or torch itself, is to work on these inputs."""
     if inputs.device.type != "cpu":
         return False
     return fused() if inputs.dtype == torch.bfloat16 else inputs.dtype == torch.float32 and quick_in_float32()
 
 
-def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
+def _mkl_is_passed_over(inputs: Tensor) -> bool:
+    return inputs.dtype == torch.float32 and by_onednn(inputs)
+
+
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
     """A layer of inputs [N, I] with weight [O, I] and bias [O], or its ReLU: [N, O], no graph. oneDNN's ReLU of NaN is 0."""
     if by_onednn(inputs):
         return _one_call(inputs, weight, bias, relu)
-    outputs = inputs @ weight.T if bias is None else torch.addmm(bias, inputs, weight.T)
+    outputs = torch.addmm(bias, inputs, weight.T)
     return outputs.relu_() if relu else outputs
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """The product of left [N, K] and right [K, M], no graph."""
-    if left.dtype == torch.float32 and by_onednn(left):
-        return _one_call(left, right.T, None, False)
-    return left @ right
+    return _one_call(left, right.T, None, False) if _mkl_is_passed_over(left) else left @ right
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add to total [N, M] the product of left [N, K] and right [K, M], no graph."""
-    if left.dtype == torch.float32 and by_onednn(left):
+    if _mkl_is_passed_over(left):
         total.add_(product(left, right))
     else:
         total.addmm_(left, right)
@@ -90,13 +92,13 @@ def through_relu(gradient: Tensor, outputs: Tensor) -> Tensor:
 
 def tanh(inputs: Tensor, out: Tensor) -> Tensor:
     """`torch.tanh` into `out`; where MKL is slow at it, 2 sigmoid(2 x) - 1, which is off by some 1e-7."""
-    if inputs.dtype != torch.float32 or not by_onednn(inputs):
-        return torch.tanh(inputs, out=out)
-    return torch.mul(inputs, 2, out=out).sigmoid_().mul_(2).sub_(1)
+    if _mkl_is_passed_over(inputs):
+        return torch.mul(inputs, 2, out=out).sigmoid_().mul_(2).sub_(1)
+    return torch.tanh(inputs, out=out)
 
 
 def layer(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """`affine` with its graph."""
+    """`affine` with its graph. Its ReLU leaves NaN as it is."""
     outputs: Tensor = _Layer.apply(inputs, weight, bias, relu)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -105,7 +107,8 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
         """Outputs [N, O]."""
-        return affine(inputs, weight, bias, relu)
+        outputs = affine(inputs, weight, bias)
+        return outputs.relu_() if relu else outputs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -43,15 +43,21 @@ class Looked(NamedTuple):
 def fits(network: nn.Module) -> TypeGuard[RamPerception]:
     """Whether `WrittenOut` knows this network: RAM in float32 as made with fully connected pixels.
 
-    Not a subclass, a network with a `look` or `read` of its own, or one with hooks: these may see otherwise.
+    Not a subclass, modules with hooks, or with a `forward`, `look` or `read` of their own: these may see otherwise.
     """
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    if hooked or vars(network).keys() & {"look", "read"} or any(weight.dtype != torch.float32 for weight in network.parameters()):
-        return False
-    if type(network) is not RamPerception or type(network.core) not in CORES:
+    if type(network) is not RamPerception or type(network.core) not in CORES or any(map(_tampered, network.modules())):
         return False
     encoders = [type(layer) for layer in (*network.encode_pixels, *network.encode_location)]
-    return encoders == [nn.Flatten, nn.Linear, nn.Linear] and type(network.classify) is type(network.combine) is nn.Linear
+    others = type(network.classify), type(network.combine), type(network.dropout)
+    weights = dict(network.named_parameters())
+    known = all(name in weights for name in (*ENCODER, *CORES[type(network.core)], *CLASSIFIER))
+    plain = all(weight.dtype == torch.float32 for weight in weights.values())
+    return known and plain and encoders == [nn.Flatten, nn.Linear, nn.Linear] and others == (nn.Linear, nn.Linear, nn.Dropout)
+
+
+def _tampered(module: nn.Module) -> bool:
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks) or bool(vars(module).keys() & {"forward", "look", "read"})
 
 
 class WrittenOut:
@@ -64,9 +70,8 @@ class WrittenOut:
     def __init__(self, network: RamPerception, dtype: torch.dtype = torch.bfloat16) -> None:
         self.network, self.dtype = network, dtype
         self._lstm = isinstance(network.core, LSTMCell)
-        self._wide = torch.promote_types(
-            dtype, torch.float32
-        )  # an LSTM's gates and c: its sums keep their digits from look to look
+        # The type of an LSTM's gates and c, whose sums so keep their digits from look to look.
+        self._wide = torch.promote_types(dtype, torch.float32)
         self._take()
         what, combine, core, classify = (self._parameters[k] for k in (0, 4, 6, 9))
         self._pixels, self._seen = what.shape[1], len(combine)
@@ -100,9 +105,8 @@ class WrittenOut:
         torch._foreach_copy_(self._copies, self._parameters)
         for bias in self._second:
             torch.add(self._parameters[8], bias, out=self._biases[2])
-        self._biases[3].add_(
-            torch.stack(torch._foreach_norm([*self._weights, *self._biases])).sum() * 0
-        )  # NaN stays NaN: see affine
+        # NaN among the weights is to be heard, though oneDNN's ReLU makes 0 of it.
+        self._biases[3] += torch.stack([weight.sum() for weight in (*self._weights, *self._biases)]).sum() * 0
         self.tape, self._masks = [] if learning else None, []
 
     def look(self, state: State | None, glimpse: Tensor, location: Tensor) -> State:
@@ -151,12 +155,10 @@ class WrittenOut:
 
         def add(layer: int, outputs: Tensor, inputs: Tensor) -> None:
             """What a layer's bias and weight, of which the part that met these inputs, get from the gradient of its outputs."""
-            met = weights[layer]
-            met = met if inputs.shape[1] == met.shape[1] else met[:, : inputs.shape[1]]
-            add_product(met, outputs.T, inputs)
+            add_product(weights[layer][:, : inputs.shape[1]], outputs.T, inputs)
             biases[layer].add_(outputs.sum(dim=0))
 
-        def encode() -> None:
+        def through_encoder() -> None:
             """Back through what comes before the core, for the looks that wait: there looks know nothing of each other."""
             into, both, parts = (torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*waiting, strict=True))
             add(1, into, both)
@@ -186,7 +188,7 @@ class WrittenOut:
             seen, dh = before[:, : self._seen], before[:, self._seen :]
             waiting.append((through_relu(seen, look.joined[:, : self._seen]), look.both, look.parts))
             if t == 0 or len(waiting) * len(seen) >= ENCODED_AT_ONCE:
-                encode()
+                through_encoder()
         return [*self._apart(weights, biases), *(biases[2].clone() for _ in self._second)]
 
 

@@ -138,14 +138,14 @@ def flops_per_image(agent: Agent, make_world: Callable[..., AnyWorld]) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    enabled, *_ = torch.backends.mkldnn.set_flags(False)
+    enabled, *_ = torch.backends.mkldnn.set_flags(False, None, None, None)
     try:
         world = make_world(precision="fp32")
         indices = torch.arange(ROWS, device=world.device) % len(world.dataset)  # fewer would be filled up, and counted for more
         with FlopCounterMode(display=False) as counter:
             collect(agent, world, True, indices)
     finally:
-        torch.backends.mkldnn.set_flags(enabled)
+        torch.backends.mkldnn.set_flags(enabled, None, None, None)
     return float(counter.get_total_flops() / len(indices))
 
 

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from hardattn.agents.base import action_width
 from hardattn.agents.networks import CategoricalPolicy, Critic, GaussianPolicy, MixedPolicy, make_policy
 from hardattn.envs.action import Action
+from hardattn.envs.products import fused
 
 PLANE = spaces.Box(-1, 1, (2,), np.float32)
 
@@ -159,3 +160,16 @@ def test_a_critic_of_bf16_is_that_of_float32_but_for_rounding() -> None:
     for seen in (observation, observation.bfloat16(), observation.double()):
         value = critic(seen)
         assert value.dtype == torch.float32 and value.tolist() == [1.25]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("quick", [False, True])
+def test_what_is_not_a_number_in_a_policy_stays_so(dtype: torch.dtype, quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardattn.envs.products.quick_in_float32", lambda: quick and fused())
+    policy = GaussianPolicy(20, PLANE, 32, 0.5, generator())
+    with torch.no_grad():
+        policy.net[0].weight[3, 4] = float("nan")  # type: ignore[index, operator, union-attr]
+    observation = torch.ones(7, 20, dtype=dtype)
+    assert policy.mean(observation).isnan().all()
+    with torch.no_grad():
+        assert policy.mean(observation).isnan().all()

@@ -178,10 +178,13 @@ def test_it_knows_ram_alone_as_it_is_made() -> None:
     changed = RamPerception(PerceptionConfig(), *shape)
     changed.encode_location.append(nn.Tanh())
     assert not fits(changed)
-    watched, replaced = (RamPerception(PerceptionConfig(), *shape) for _ in range(2))
+    watched, gated, replaced, bare, wild = (RamPerception(PerceptionConfig(), *shape) for _ in range(5))
     watched.core.register_forward_hook(lambda *_: None)
+    gated.combine.register_full_backward_hook(lambda *_: None)
     replaced.read = lambda state: state[0]  # type: ignore[method-assign]
-    assert not fits(watched) and not fits(replaced)
+    bare.classify = nn.Linear(bare.features, CLASSES, bias=False)
+    wild.dropout = nn.AlphaDropout(0.1)  # type: ignore[assignment]
+    assert not any(map(fits, (watched, gated, replaced, bare, wild)))
 
 
 @pytest.mark.parametrize("broken", ["encode_pixels.1.weight", "combine.bias", "core.weight_hh", "classify.weight"])
