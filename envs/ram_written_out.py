@@ -25,8 +25,6 @@ CORES: dict[type[nn.Module], list[str]] = {
 }
 CLASSIFIER = ["classify.weight", "classify.bias"]
 SECOND = "core.bias_hh"  # of an LSTM's two biases, which are added
-
-
 ENCODED_AT_ONCE = 1024  # rows that go back through the encoder together: a product has its fixed costs, but caches are small
 
 
