@@ -171,14 +171,20 @@ class Trainer:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 owner = "train" if name.startswith("perception") else "agent"
-                raise HardattnError(
-                    f"{name} became {value} at update {self.update + 1}; the last good checkpoint is kept in {self.folder}. "
-                    f"Lower the learning rate, e.g. --set {owner}.learning_rate=2e-4, and train again"
-                )
+                raise self._diverged(f"{name} became {value}", owner)
         self.update += 1
         self.phase_update += 1
         self.episodes += self.setup.train.batch_size
         return metrics
+
+    def _diverged(self, what: str, owner: str) -> HardattnError:
+        """The one line for a run whose steps were too large."""
+        written = (self.folder / results.CHECKPOINT).exists()
+        kept = f"the last good checkpoint is kept in {self.folder}" if written else "no checkpoint had been written yet"
+        return HardattnError(
+            f"{what} at update {self.update + 1}; {kept}. "
+            f"Lower the learning rate, e.g. --set {owner}.learning_rate=2e-4, and train again"
+        )
 
     def _set_perception_rate(self) -> None:
         """Perception's step size for this update: a warm-up, then a cosine."""
@@ -211,6 +217,9 @@ class Trainer:
         except HardattnError:
             raise
         except Exception as error:
+            logits = getattr(self.world, "logits", None)
+            if self.phase.perception_learns and logits is not None and not bool(logits.isfinite().all()):
+                raise self._diverged("perception's logits became NaN or infinite", "train") from error
             results.write_bytes(self.folder / results.ERROR, traceback.format_exc().encode())
             name = self.setup.agent
             raise HardattnError(

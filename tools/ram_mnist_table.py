@@ -22,6 +22,7 @@ NOTES = ROOT / "results" / "ram-mnist" / "notes.md"
 COMMANDS = {
     "best": "hardattn train ram-mnist --preset best",
     "default": "hardattn train ram-mnist",
+    "quick": "hardattn train ram-mnist --preset quick",
     "random": "hardattn train ram-mnist --agent random",
     "centre": "hardattn train ram-mnist --agent centre",
     "raster": "hardattn train ram-mnist --agent raster",

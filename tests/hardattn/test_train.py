@@ -252,6 +252,17 @@ def test_a_perception_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
         trainer._one_update()
 
 
+def test_perception_is_named_where_its_nan_reaches_the_agent_first(tmp_path: Path) -> None:
+    huge_steps = tiny("train.learning_rate=1e38", "train.clip_norm=1e9")
+    with pytest.raises(HardattnError, match=r"perception's logits became .* at update \d+; no checkpoint .*train.learning_rate"):
+        train(huge_steps, tmp_path / "perception")
+    trainer = Trainer(tiny(), tmp_path / "agent")
+    with torch.no_grad():
+        trainer.agent.policy.net[2].bias.fill_(float("nan"))
+    with pytest.raises(HardattnError, match=r"agent reinforce: update\(\) failed: .*look at the policy"):
+        trainer._one_update()
+
+
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tmp_path: Path) -> None:
     train(tiny(), tmp_path)
     with pytest.raises(UsageError, match="already holds a run; add --resume"):
