@@ -137,7 +137,7 @@ MAXOUT = {"cnn.learning_rate": 0.015, "cnn.batch_size": 128, "cnn.smoothing": 0.
 LITTLE = {"cnn.epochs": 4, "cnn.learning_rate": 0.05, "cnn.batch_size": 64}
 OF_CNN: dict[str, dict[str, Any]] = {"small": SMALL, "maxout": MAXOUT, "cue": LITTLE}
 QUICK = {"train.episodes": 100_000, "train.evaluations": 4}
-# Few images teach soonest in many large steps: 6 % of the validation digits are wrong so, 23 with the defaults (results/ram-mnist.md).
+# Few images teach soonest in many large steps: 6 % of the validation digits are wrong, with the defaults 23 (results/ram-mnist.md).
 LIVELY = {"train.batch_size": 64, "train.learning_rate": 4e-3}
 # On canvases many small steps learn from fewer images than few large ones, and ppo learns soonest as an actor and critic of one
 # step a batch whose advantages look few looks ahead (results/ram.md).
