@@ -217,8 +217,8 @@ class Trainer:
         except HardattnError:
             raise
         except Exception as error:
-            logits = getattr(self.world, "logits", None)
-            if self.phase.perception_learns and logits is not None and not bool(logits.isfinite().all()):
+            logits = getattr(self.world, "logits", None)  # of a GPU they are not asked for: it may be recording
+            if self.phase.perception_learns and logits is not None and not logits.is_cuda and not bool(logits.isfinite().all()):
                 raise self._diverged("perception's logits became NaN or infinite", "train") from error
             results.write_bytes(self.folder / results.ERROR, traceback.format_exc().encode())
             name = self.setup.agent
