@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -543,6 +544,9 @@ def main(arguments: list[str] | None = None) -> None:
     if argv and argv[0][:1].isalpha() and argv[0] not in COMMANDS:  # the parser would list every flag of every command
         print(f"hardattn: {unknown('command', argv[0], COMMANDS)} `hardattn --help` tells what they do", file=sys.stderr)
         raise SystemExit(UsageError.exit_status)
+    if _without_a_name(argv):
+        print("hardattn: --out: got nothing, wanted a path, e.g. --out my-run", file=sys.stderr)
+        raise SystemExit(UsageError.exit_status)
     command: Any = tyro.cli(
         Command,
         prog="hardattn",
@@ -566,6 +570,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"hardattn: cannot use {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _without_a_name(argv: list[str]) -> bool:
+    """Whether an empty `--out` is given, as an unset variable of a shell leaves it: as a path it would mean the current folder."""
+    return "--out=" in argv or any(pair in (("--out", ""), ("-o", "")) for pair in pairwise(argv))
 
 
 def _task_in_its_place(argv: list[str]) -> list[str]:

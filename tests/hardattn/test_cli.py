@@ -163,6 +163,9 @@ def test_the_next_command_can_be_typed_as_it_stands(hardattn: Run) -> None:
         (["show", "ram-mnist", "--first", "10000"], 2, "numbered from 0"),
         (["check", "mine:Looker"], 2, "there is no module 'mine'"),
         (["bench", "ram-mnits"], 2, "did you mean 'ram-mnist'?"),
+        (["train", "ram-mnist", "--out", ""], 2, "--out: got nothing, wanted a path"),
+        (["compare", "ram-mnist", "--out="], 2, "--out: got nothing, wanted a path"),
+        (["report", "ram-mnist", "-o", ""], 2, "--out: got nothing, wanted a path"),
         (["list", "reinforse"], 2, "did you mean 'reinforce'?"),
     ],
 )
