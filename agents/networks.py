@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from hardattn.agents.base import action_width
-from hardattn.envs.action import Action
+from hardattn.envs.action import Action, indicators
 from hardattn.envs.products import affine, by_onednn, layer
 
 
@@ -191,7 +191,7 @@ class MixedPolicy(nn.Module):
         return softmax_entropy(self(observation)[1])
 
     def _joined(self, places: Tensor, choice: Tensor) -> Tensor:
-        return torch.cat([places, F.one_hot(choice, self.choices).to(places.dtype)], dim=-1)
+        return torch.cat([places, indicators(choice, self.choices).to(places.dtype)], dim=-1)
 
 
 class Critic(nn.Module):

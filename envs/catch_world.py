@@ -6,12 +6,11 @@ to the agent as they are, it must remember them itself (`policy=lstm`), and only
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hardattn.envs import catch, glimpse
-from hardattn.envs.action import Action
+from hardattn.envs.action import Action, indicators
 from hardattn.envs.catch import Games
 from hardattn.envs.drawing import scan_path
 from hardattn.envs.errors import UsageError
@@ -127,10 +126,10 @@ class CatchWorld:
         reward = torch.zeros(len(ball), device=self.device)
         if last:
             caught = catch.is_caught(ball, self._paddle, self.game)
-            self._logits = SURE * F.one_hot(caught.long(), 2).float()
+            self._logits = SURE * indicators(caught.long(), 2)
             reward = caught.float()
         self._count(action, last)
-        moved = F.one_hot(choice, len(catch.MOVES)).float()
+        moved = indicators(choice, len(catch.MOVES))
         return Step(self._observe(seen.flatten(1), gaze, moved), reward, torch.full_like(self.hits[-1], last), self._logits)
 
     def loss(self) -> Tensor:

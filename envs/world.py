@@ -108,7 +108,8 @@ def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | N
     """Refuse an action [rows, A] that `world` cannot take: raises ValueError for another shape, type or device, or for a gradient.
 
     NaN and infinity are refused too, saying `says`; but on a GPU, where asking would make it wait at every step, the answer is
-    returned, for the world to keep and to raise when its counts are read. None is "no".
+    returned, for the world to keep and to raise when its counts are read. None is "no". On a CPU the question is one of torch's
+    operations, so that an update that is written down asks it at each replay.
     """
     wanted = (rows, *(world.action_space.shape or ()))
     if tuple(action.shape) != wanted or not action.is_floating_point():
@@ -122,6 +123,8 @@ def not_finite(action: Tensor, rows: int, world: World, says: str) -> Tensor | N
     zero = (action.detach() * 0).sum()  # NaN and infinity times 0 are NaN; fewer steps than asking each
     if world.device.type != "cpu":
         return zero != 0
-    if zero.item() != 0:
-        raise ValueError(says)
+    try:
+        torch._assert_async(zero == 0, says)
+    except RuntimeError:
+        raise ValueError(says) from None
     return None

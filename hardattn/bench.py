@@ -97,7 +97,7 @@ def _measure(
 ) -> dict[tuple[str, str], list[float]]:
     """Images a second of each function, window by window, taken in turn, so that a slow moment of the machine meets them all."""
     for step in makers.values():
-        for _ in range(WARM_UP + 2 if torch.device(device).type == "cuda" else 2):
+        for _ in range(WARM_UP + 2):
             step()
     windows: dict[tuple[str, str], list[float]] = {key: [] for key in makers}
     for _ in range(WINDOWS):
@@ -146,7 +146,7 @@ def _rollout(task: Task, dataset: datasets.Dataset, batch: int) -> Callable[[], 
             hard_glimpse(images, locations, task.size, task.scales, field=field)
         return {}
 
-    return Recorded(roll, [generator]) if device.type == "cuda" else roll
+    return Recorded(roll, [generator], device) if device.type == "cuda" else roll
 
 
 def _perception(task: Task, dataset: datasets.Dataset, batch: int, precision: str) -> Callable[[], None]:
@@ -186,15 +186,12 @@ def _step(
     world: GlimpseWorld, agent: Reinforce, update: Callable[[], dict[str, Tensor]], schedule: Callable[[], None] = lambda: None
 ) -> Callable[[], None]:
     """The update as the training loop runs it on this device."""
-    recorded = Recorded(update, [world.generator, agent.generator])
+    recorded = Recorded(update, [world.generator, agent.generator], world.device)
 
     def step() -> None:
         schedule()
-        if world.device.type == "cuda":
-            world.deal()
-            recorded()
-        else:
-            update()
+        world.deal()
+        recorded()
 
     return step
 

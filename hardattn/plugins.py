@@ -107,6 +107,11 @@ def takes_bf16(agent: Any) -> bool:
     return "takes_bf16" in vars(type(agent)) and bool(agent.takes_bf16)
 
 
+def recordable(agent: Any) -> bool:
+    """Whether this agent's update may be recorded: if its class says so itself, for a subclass may decide by Python."""
+    return "recordable" in vars(type(agent)) and bool(agent.recordable)
+
+
 def least_repeats(name: str) -> int:
     """How often each example must be shown for this agent to learn: 1, or the class's own number, as a population's."""
     return int(getattr(agent_class(name), "repeats", 1))

@@ -1,8 +1,9 @@
-"""On a GPU: an update recorded once as a CUDA graph and replayed, so that a thousand small kernels no longer wait for Python.
+"""An update recorded once and replayed, so that a thousand small operations no longer wait for Python.
 
-A replay repeats what the device did, in the same memory, and nothing that Python decided. So an update plays one batch and changes
-its state in place, and what is decided anew each time stays outside: which examples come next (`world.deal()`), how far digits
-spread (`world.reach`) and the step sizes (`agent.schedule()`).
+On a GPU it becomes a CUDA graph, on a CPU a program of torch's interpreter (`written_down.py`). A replay repeats what the device
+did, and nothing that Python decided. So an update plays one batch and changes its state in place, and what is decided anew each
+time stays outside: which examples come next (`world.deal()`), how far digits spread (`world.reach`) and the step sizes
+(`agent.schedule()`).
 """
 
 import threading
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hardattn.envs.errors import HardattnError
+from hardattn.written_down import Program, WritingDown
 
 Metrics = Mapping[str, float | Tensor]
 
@@ -21,29 +23,54 @@ WARM_UP = 3  # updates that run as they are first: optimisers make their state, 
 
 
 class Recorded:
-    """`update()`: run as it is a few times, then recorded, then replayed. Call it on a stream of its own, as `own_stream` gives.
+    """`update()`: run as it is a few times, then recorded, then replayed. On a GPU, call it on a stream of its own (`own_stream`).
 
     `generators` are those that it draws from besides torch's own. Whatever tensors it returns lie in the graph's memory: the next
-    replay overwrites them. Raises HardattnError for an update that cannot be recorded.
+    replay overwrites them. On a GPU an update that cannot be recorded raises HardattnError; on a CPU it runs from Python, and
+    `refused` says why.
     """
 
-    def __init__(self, update: Callable[[], Metrics], generators: list[torch.Generator]) -> None:
+    def __init__(self, update: Callable[[], Metrics], generators: list[torch.Generator], device: torch.device | str) -> None:
         self.update, self.generators = update, generators
+        self.on_gpu = torch.device(device).type == "cuda"
         self.calls = 0
         self.key: Hashable = None
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.program: Program | None = None
+        self.refused = ""
         self.metrics: Metrics = {}
 
     def __call__(self, key: Hashable = None) -> Metrics:
         """One update. `key` stands for what Python decides in it: when that changes, it is recorded anew."""
         self.calls += 1
+        before, self.key = self.key, key
         if self.calls <= WARM_UP:
             return self.update()
-        if self.graph is None or key != self.key:
+        return self._on_gpu(key == before) if self.on_gpu else self._on_cpu(key == before)
+
+    def _on_gpu(self, as_before: bool) -> Metrics:
+        if self.graph is None or not as_before:
             self.graph, self.metrics = None, {}  # their memory goes to the next graph
-            self.graph, self.key = self._record(), key
+            self.graph = self._record()
         self.graph.replay()
         return self.metrics
+
+    def _on_cpu(self, as_before: bool) -> Metrics:
+        if not as_before:
+            self.program = None  # and so it stays while the key changes from call to call: recording costs a few updates' time
+        if self.program is not None:
+            try:
+                return self.program()
+            except RuntimeError as error:
+                self.program, self.refused = None, str(error).strip()
+                return self.update()  # whose own error, if it has one, tells more
+        if not as_before or self.refused:
+            return self.update()
+        with WritingDown() as writing:
+            metrics = self.update()
+        self.program = writing.program(metrics)
+        self.refused = writing.refused
+        return metrics
 
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()

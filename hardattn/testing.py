@@ -1,6 +1,7 @@
 """Contract tests for agents, ours and anybody's: `hardattn check NAME`, or `check_agent` from a test of your own."""
 
 import copy
+import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from hardattn.envs.probes import PROBES, ProbeWorld
 from hardattn.envs.task_data import new_network
 from hardattn.envs.tasks import PerceptionConfig, Task
 from hardattn.envs.world import Attention
+from hardattn.recorded import WARM_UP, Recorded
 
 POLICY_PROBES = ("left", "cue", "late")  # "constant" pays whatever is done: it is for critics
 PROBE_UPDATES = 400
@@ -56,9 +58,9 @@ def small_world(batch_size: int = 8, seed: int = 0, task: Mapping[str, Any] = {}
 
 def check_agent(name: str, tick: Callable[[str], None] = lambda what: None) -> list[Finding]:
     """Run every test on an agent given by name or as module:Class. Raises UsageError if there is no such class."""
-    plugins.agent_class(name)
     findings = []
-    for test in (_acts, _keeps_hands_off, _repeats, _greedy_repeats, _updates, _resumes):
+    tests = [_acts, _keeps_hands_off, _repeats, _greedy_repeats, _updates, _resumes]
+    for test in [*tests, _replays] if "recordable" in vars(plugins.agent_class(name)) else tests:
         title = (test.__doc__ or "").strip().rstrip(".")
         tick(title)
         findings.append(_run(test, name, title))
@@ -191,6 +193,27 @@ def _resumes(name: str) -> Iterator[str]:
         one.update(where)
     if not torch.equal(collect(agent, world).actions, collect(twin, twin_world).actions):
         yield "after load_state_dict() it acted differently; save optimiser and random generator too"
+
+
+def _replays(name: str) -> Iterator[str]:
+    """Recorded and replayed, update() does what it does from Python."""
+    actions = []
+    for replayed in (True, False):
+        world = _training_world(name, learning=True)
+        agent = _new(name, world, seed=3)
+        update = Recorded(functools.partial(agent.update, world), [world.generator, agent.generator], world.device)
+        for round in range(WARM_UP + 4):
+            world.progress = round / (WARM_UP + 4)
+            world.deal()
+            agent.schedule(world.progress)
+            update() if replayed else agent.update(world)
+        if update.refused:
+            yield f"recordable = True, but update() cannot be recorded: {update.refused}"
+            return
+        world.deal()
+        actions.append(collect(agent, world).actions)
+    if not torch.equal(*actions):
+        yield "replayed, it learned otherwise: a replay repeats nothing that Python decides; keep its state in tensors"
 
 
 def _learns(name: str, probe: str) -> Finding:

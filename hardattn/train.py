@@ -155,9 +155,10 @@ class Trainer:
                 self.world.observation_space, self.world.action_space, device=self.setup.device, seed=self.setup.seed
             )
         self.recorded = None
-        on_gpu = torch.device(self.setup.device).type == "cuda"
-        if settings.recorded and on_gpu and self.world.recordable and getattr(self.acting, "recordable", False):
-            self.recorded = Recorded(self._learn, [self.world.generator, self.acting.generator])
+        if settings.recorded and self.world.recordable and plugins.recordable(self.acting):
+            with self._of_the_agent("recordable = True asks for a generator and schedule(progress)"):
+                self.acting.schedule(self._agent_progress())
+                self.recorded = Recorded(self._learn, [self.world.generator, self.acting.generator], self.setup.device)
 
     def _one_update(self) -> dict[str, float]:
         self.world.progress = self._agent_progress()
@@ -203,11 +204,8 @@ class Trainer:
         """The agent's round."""
         with self._of_the_agent("update() failed"):
             told = self.acting.update(self.world)
-            # Tensors stay where they are computed, and all are read at once.
-            return {
-                name: value.detach().reshape(()) if isinstance(value, Tensor) and value.is_cuda else float(value)
-                for name, value in told.items()
-            }
+            # Tensors stay as they are, and all are read at once.
+            return {name: value.detach().reshape(()) if isinstance(value, Tensor) else float(value) for name, value in told.items()}
 
     @contextmanager
     def _of_the_agent(self, what: str) -> Iterator[None]:

@@ -51,6 +51,26 @@ class SaysNan(Reinforce):
         return super().update(world) | {"loss": float("nan")}
 
 
+class Asks(Reinforce):
+    recordable = True
+
+    def update(self, world: Any) -> dict[str, Tensor]:
+        told = super().update(world)
+        return {name: value * float(value) for name, value in told.items()}
+
+
+class Counts(Reinforce):
+    recordable = True
+    rounds = 0
+
+    def update(self, world: Any) -> dict[str, Tensor]:
+        told = super().update(world)
+        self.rounds += 1
+        with torch.no_grad():
+            self.policy.net[2].bias.add_(0.1 * self.rounds)  # type: ignore[operator, union-attr, index]
+        return told
+
+
 BROKEN = {
     WrongShape: "act() returned torch.float32 [8, 1], wanted a float tensor [8, 2]",
     KeepsGraph: "carries a gradient",
@@ -59,6 +79,8 @@ BROKEN = {
     Forgetful: "after load_state_dict() it acted differently",
     Idle: "finished 0 episodes",
     SaysNan: "wanted a finite number",
+    Asks: "update() cannot be recorded: aten._local_scalar_dense.default: it reads a number off the device",
+    Counts: "replayed, it learned otherwise",
 }
 
 

@@ -229,12 +229,12 @@ def test_the_test_split_is_read_only_at_the_end(tmp_path: Path, monkeypatch: pyt
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, calls = Reinforce.update, []
+    update, calls = Reinforce.update, torch.zeros((), dtype=torch.int64)
 
-    def sick(self: Reinforce, world: Any) -> dict[str, float]:
-        calls.append(1)
+    def sick(self: Reinforce, world: Any) -> dict[str, torch.Tensor]:
         metrics = update(self, world)
-        return metrics | ({"policy_loss": float("nan")} if len(calls) == 12 else {})
+        calls.add_(1)  # by tensors: by then updates are replayed
+        return metrics | {"policy_loss": metrics["policy_loss"].where(calls != 12, float("nan"))}
 
     monkeypatch.setattr(Reinforce, "update", sick)
     with pytest.raises(HardattnError, match="policy_loss became nan at update 12; the last good checkpoint is kept"):
