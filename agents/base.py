@@ -20,9 +20,9 @@ class Agent(Protocol):
     that it learns only where each example is shown at least twice; `takes_bf16 = True` that observations may come in bf16 while it
     learns, as they do on a processor where perception multiplies so; a subclass says so itself.
 
-    `recordable = True` lets a GPU record `update()` as a CUDA graph and replay it. Such an agent has a method `schedule(progress)`
-    that sets its step size, and a `generator` from which it draws; its update plays one batch, changes its state in place and asks
-    the device nothing.
+    `recordable = True` lets `update()` be recorded and replayed without Python; here, too, a subclass says so itself. Such an agent
+    has a method `schedule(progress)` that sets its step size, and a `generator` from which it draws; its update plays one batch,
+    changes its state in place and asks the device nothing.
     """
 
     def begin(self, batch_size: int) -> Any:

@@ -89,7 +89,7 @@ class FilterWorld:
 
     @property
     def recordable(self) -> bool:
-        """Whether a GPU may record its episodes: not where pictures are spoiled, by tables that come from the host."""
+        """Whether its episodes may be recorded: not where pictures are spoiled, by tables that come from the host."""
         return getattr(self.dataset, "corruption", "none") == "none"
 
     @property

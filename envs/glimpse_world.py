@@ -123,7 +123,7 @@ class GlimpseWorld:
 
     @property
     def recordable(self) -> bool:
-        """Whether a GPU may record its episodes: so far where no crops are shown."""
+        """Whether its episodes may be recorded: so far where no crops are shown."""
         return not isinstance(self.dataset, Crops)
 
     @property
@@ -177,7 +177,7 @@ class GlimpseWorld:
         if not self.spread:
             return 1.0
         reach = NEAR + (1 - NEAR) * min(1.0, self.progress / self.spread)
-        # Of a recorded update it is a part, and each change has it recorded again.
+        # Of a recorded update it is a part, and each change has it recorded again; on a CPU it is not, until this stands.
         return reach if self.device.type == "cpu" else round(reach / STRIDE) * STRIDE
 
     def step(self, action: Tensor) -> Step:

@@ -3,7 +3,7 @@
 Three columns, each with what the one before does: `rollout` moves the retina (random looks, glimpses cut, nothing computed from
 them), `perception` adds the network without gradients under the policy's looks, `training` adds both updates. Every row is the
 same network and task: those of the best-known PyTorch port (ReLU core of 256, 6 looks, one cross-entropy and one reward of 0 or 1,
-both at the end). On a GPU all three are recorded and replayed, as training does (hardattn.recorded).
+both at the end). As in training, the last two are recorded and replayed (hardattn.recorded), on a GPU the first too.
 
 The reference rows are that port's method, rebuilt here after kevinzakka/recurrent-visual-attention: each patch is sliced out of
 its own image in a Python loop and everything runs in float32. Ratios are against them, measured in turn in the same process.

@@ -46,7 +46,7 @@ class WritingDown(TorchDispatchMode):
         if not self.refused and operation.namespace != "profiler":
             try:
                 self._write(operation, arguments, keywords, told)
-            except (Refused, RuntimeError, TypeError, KeyError) as error:
+            except (Refused, RuntimeError, TypeError, KeyError, AttributeError) as error:
                 self.refused = f"{operation}: {' '.join(str(error).split())}"
         return told
 
@@ -59,7 +59,7 @@ class WritingDown(TorchDispatchMode):
             told = self._list([metrics[name] for name in names], torch.ListType(torch.TensorType.get()))
             self._graph.registerOutput(told)
             run = torch._C._create_function_from_graph("update", self._graph)
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:
             self.refused = str(error).strip().partition("\n")[0]
             return None
         return Program(run, self._inputs, names, dict(metrics), self._minds_grad_mode)
