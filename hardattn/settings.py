@@ -62,8 +62,8 @@ class TrainSettings:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of perception, and on a processor of REINFORCE's policy: auto is bf16 where that is fast, else fp32."""
     recorded: bool = True
-    """Record an update and replay it without Python, to the same bits, where agent and world say that they can be: as a CUDA graph on
-    a GPU, as a program of torch's interpreter on a CPU. off runs every update from Python."""
+    """Record an update and replay it without Python, to the same bits, where agent and world say that they can be: as a CUDA graph
+    on a GPU, as a program of torch's interpreter on a CPU; off runs every update from Python."""
 
     def __post_init__(self) -> None:
         more_than_zero(self, "episodes", "batch_size", "repeats", "learning_rate", "clip_norm", "evaluations")
