@@ -35,6 +35,10 @@ class WritingDown(TorchDispatchMode):
         self._kept: list[Any] = []  # them, or another could come to have the same identity
         self._constants: dict[tuple[type, str], Any] = {}
         self._inputs: list[Tensor | torch.Generator] = []  # what was there before
+        self._effects: list[
+            Any
+        ] = []  # what is to be done though nothing comes of it: questions, and draws that move a generator on
+        self._read_as: set[tuple[int, torch.dtype]] = set()  # memory, and another type that it was read as
         self._minds_grad_mode = False
 
     def __torch_dispatch__(
@@ -56,8 +60,11 @@ class WritingDown(TorchDispatchMode):
             return None
         names = [name for name, value in metrics.items() if isinstance(value, Tensor)]
         try:
-            told = self._list([metrics[name] for name in names], torch.ListType(torch.TensorType.get()))
-            self._graph.registerOutput(told)
+            told = [self._value(metrics[name], None) for name in names]
+            outputs = self._insert("prim::ListConstruct", [*told, *self._effects], 1).output()
+            outputs.setType(torch.ListType(torch.TensorType.get()))
+            self._graph.registerOutput(outputs)
+            torch._C._jit_pass_dce(self._graph)  # what nothing comes of, such as a look's logits where the last alone are asked for
             run = torch._C._create_function_from_graph("update", self._graph)
         except (RuntimeError, AttributeError) as error:
             self.refused = str(error).strip().partition("\n")[0]
@@ -78,8 +85,16 @@ class WritingDown(TorchDispatchMode):
         given = []
         for place, wanted in enumerate(schema.arguments):
             value = arguments[place] if place < len(arguments) else keywords.get(wanted.name, wanted.default_value)
+            written = wanted.alias_info is not None and wanted.alias_info.is_write
+            if written and self._read_as & {_memory(part) for part in (value if isinstance(value, list | tuple) else [value])}:
+                raise Refused("it writes where memory was read as another type")
             given.append(self._value(value, wanted.type))
+        if operation is ops._assert_async.msg:
+            self._effects.append(self._insert("aten::_functional_assert_async", [*given, given[0]], 1).output())
+            return
         node = self._insert(schema.name, given, len(schema.returns))
+        if torch.Tag.nondeterministic_seeded in operation.tags:
+            self._effects += list(node.outputs())
         for output, kind, value in zip(node.outputs(), schema.returns, _each(told, len(schema.returns)), strict=True):
             if isinstance(value, Tensor):
                 self._name(value, output)
@@ -140,6 +155,7 @@ class WritingDown(TorchDispatchMode):
         """`tensor.view(dtype)`, which the interpreter lacks: an empty tensor of that type that is given the other's memory."""
         if tensor.element_size() != told.element_size():
             raise Refused("it reads memory as numbers of another width")
+        self._read_as.add(_memory(told))
         nothing = [self._constant(value) for value in ([0], told.dtype, None, None, None, None)]
         empty = self._insert("aten::empty", nothing, 1).output()
         return self._insert("aten::set_", [empty, self._value(tensor, None)], 1).output()
@@ -159,8 +175,12 @@ class Program:
         # Not compiled further: the interpreter's own optimiser watches the first runs and then makes them anew.
         with self._mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             told = self._run(*self._inputs)
-        return self._metrics | dict(zip(self._names, told, strict=True))
+        return self._metrics | dict(zip(self._names, told, strict=False))  # then come effects
 
 
 def _each(told: Any, returns: int) -> Any:
     return told if returns > 1 else [told] * returns
+
+
+def _memory(tensor: Tensor) -> tuple[int, torch.dtype]:
+    return tensor.untyped_storage()._cdata, tensor.dtype

@@ -152,6 +152,7 @@ def test_a_recorded_step_takes_the_rate_of_its_replay() -> None:
         (lambda x: torch.equal(x, x), "it reads a number off the device"),
         (lambda x: (x * 1).unsqueeze_(0), "another shape in place"),
         (lambda x: x.view(torch.int16), "another width"),
+        (lambda x: x.view(torch.int32).add_(0), "it writes where memory was read as another type"),
         (lambda x: nn.functional.one_hot(x.long()), "it reads a number off the device"),
     ],
 )
