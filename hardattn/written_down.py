@@ -35,10 +35,8 @@ class WritingDown(TorchDispatchMode):
         self._kept: list[Any] = []  # them, or another could come to have the same identity
         self._constants: dict[tuple[type, str], Any] = {}
         self._inputs: list[Tensor | torch.Generator] = []  # what was there before
-        self._effects: list[
-            Any
-        ] = []  # what is to be done though nothing comes of it: questions, and draws that move a generator on
-        self._read_as: set[tuple[int, torch.dtype]] = set()  # memory, and another type that it was read as
+        self._effects: list[Any] = []  # to be done though nothing comes of them: questions, and draws, which move a generator on
+        self._read_as: set[int] = set()  # memory that was read as another type
         self._minds_grad_mode = False
 
     def __torch_dispatch__(
@@ -87,7 +85,7 @@ class WritingDown(TorchDispatchMode):
             value = arguments[place] if place < len(arguments) else keywords.get(wanted.name, wanted.default_value)
             written = wanted.alias_info is not None and wanted.alias_info.is_write
             if written and self._read_as & {_memory(part) for part in (value if isinstance(value, list | tuple) else [value])}:
-                raise Refused("it writes where memory was read as another type")
+                raise Refused("it writes where memory was read as another type")  # the interpreter thinks of them as apart
             given.append(self._value(value, wanted.type))
         if operation is ops._assert_async.msg:
             self._effects.append(self._insert("aten::_functional_assert_async", [*given, given[0]], 1).output())
@@ -182,5 +180,6 @@ def _each(told: Any, returns: int) -> Any:
     return told if returns > 1 else [told] * returns
 
 
-def _memory(tensor: Tensor) -> tuple[int, torch.dtype]:
-    return tensor.untyped_storage()._cdata, tensor.dtype
+def _memory(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address

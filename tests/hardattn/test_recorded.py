@@ -153,6 +153,7 @@ def test_a_recorded_step_takes_the_rate_of_its_replay() -> None:
         (lambda x: (x * 1).unsqueeze_(0), "another shape in place"),
         (lambda x: x.view(torch.int16), "another width"),
         (lambda x: x.view(torch.int32).add_(0), "it writes where memory was read as another type"),
+        (lambda x: ((x + 1).view(torch.int32), x.add_(0), (y := x + 1).view(torch.int32), y.add_(1)), "memory was read as another"),
         (lambda x: nn.functional.one_hot(x.long()), "it reads a number off the device"),
     ],
 )
