@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardattn import results
 from hardattn.agents.reinforce import Reinforce
 from hardattn.cli import main
 from hardattn.envs import datasets, glimpse
@@ -42,17 +41,6 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load", lambda name, split: load(name, split).take(torch.arange(400)))
 
 
-def flat(node: Any) -> list[Tensor]:
-    if isinstance(node, Tensor):
-        return [node.cpu()]
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else []
-    return [tensor for child in children for tensor in flat(child)]
-
-
-def same(one: Any, other: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
-
-
 @pytest.mark.usefixtures("few_digits")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that the check is a prototype
 @pytest.mark.parametrize(("task", "agent", "sets"), KINDS)
@@ -83,25 +71,6 @@ def test_an_update_that_cannot_be_recorded_is_told_so_in_one_line(tmp_path: Path
     with pytest.raises(HardattnError, match="--set recorded=off"):
         train(build("ram-mnist", "reinforce", sets=SMALL, device="cuda"), tmp_path / "on")
     train(build("ram-mnist", "reinforce", sets=[*SMALL, "recorded=off"], device="cuda"), tmp_path / "off")
-
-
-@pytest.mark.usefixtures("few_digits")
-def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    class StopAt(Exception):
-        """Stands in for a kill."""
-
-    def killed(progress: Any) -> None:
-        if progress.episodes == 32 * 8:
-            raise StopAt
-
-    setup = build("ram-cluttered60", "reinforce", sets=[*SMALL, "evaluations=4"], device="cuda")
-    train(setup, tmp_path / "whole")
-    with pytest.raises(StopAt):
-        train(setup, tmp_path / "parts", watch=killed)
-    train(setup, tmp_path / "parts", resume=True)
-    whole, parts = (results.read_state(tmp_path / name / results.CHECKPOINT) for name in ("whole", "parts"))
-    whole["progress"] = parts["progress"] = []
-    assert same(whole, parts)
 
 
 def test_the_shipped_run_measures_as_on_a_processor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,27 @@ def test_each_phase_is_recorded_anew(tmp_path: Path, device: str) -> None:
     assert same(*ends)
 
 
+@DEVICES
+def test_resumed_equals_uninterrupted(tmp_path: Path, device: str) -> None:
+    """Killed among the replays and resumed, which begins with updates from Python."""
+
+    class StopAt(Exception):
+        """Stands in for a kill."""
+
+    def killed(progress: Any) -> None:
+        if progress.episodes == 32 * 8:
+            raise StopAt
+
+    setup = build("ram-cluttered60", "reinforce", sets=[*SMALL, "spread=0", "evaluations=4"], device=device)
+    train(setup, tmp_path / "whole")
+    with pytest.raises(StopAt):
+        train(setup, tmp_path / "parts", watch=killed)
+    train(setup, tmp_path / "parts", resume=True)
+    whole, parts = (results.read_state(tmp_path / name / results.CHECKPOINT) for name in ("whole", "parts"))
+    whole["progress"] = parts["progress"] = []
+    assert same(whole, parts)
+
+
 def replayed(update: Callable[[], dict[str, Any]]) -> Recorded:
     """The update, recorded on a CPU and replayed once."""
     recorded = Recorded(update, [], "cpu")
