@@ -5,6 +5,8 @@ A policy's `log_prob` is that of the unclipped sample; the world clips where it 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,20 @@ class Rows(nn.Sequential):
 
     def __init__(self, first: nn.Linear, last: nn.Linear) -> None:
         super().__init__(first, nn.ReLU(inplace=True), last)
+        self._kept: list[tuple[Tensor, Tensor]] | None = None  # of each pass, hidden units [B, H] and outputs [B, O]
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep what passes without a graph put out: a pass with a graph, over all that they read [B, T, D], takes it from there.
+
+        The caller sees to it that these are the same rows and that the weights stand. Where torch's own layers multiply, as on a
+        GPU, it is computed again.
+        """
+        self._kept = []
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., D] -> [..., outputs]."""
@@ -35,12 +51,24 @@ class Rows(nn.Sequential):
         if rows.dtype == torch.bfloat16 or (rows.dtype == first.weight.dtype and by_onednn(rows)):
             w, b, v, c = (weight.to(rows.dtype) for weight in (first.weight, first.bias, last.weight, last.bias))
             if torch.is_grad_enabled():
-                rows = layer(layer(rows, w, b, relu=True), v, c).float()
+                hidden, outputs = self._known(input)
+                rows = layer(layer(rows, w, b, relu=True, known=hidden), v, c, known=outputs).float()
             else:
-                rows = affine(affine(rows, w, b).relu_(), v, c).float()
+                hidden = affine(rows, w, b).relu_()
+                outputs = affine(hidden, v, c)
+                if self._kept is not None:
+                    self._kept.append((hidden, outputs))
+                rows = outputs.float()
         else:
             rows = super().forward(rows)  # type: ignore[no-untyped-call]
         return rows.view(*input.shape[:-1], rows.shape[-1])
+
+    def _known(self, input: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """What was kept of the rows of an input [B, T, D], if it was kept of as many."""
+        if not self._kept or input.shape[:-1] != (len(self._kept[0][0]), len(self._kept)):
+            return None, None
+        hidden, outputs = (torch.stack(part, dim=1).flatten(0, 1) for part in zip(*self._kept, strict=True))
+        return hidden, outputs
 
 
 def mlp(inputs: int, hidden: int, outputs: int, scale: float, generator: torch.Generator) -> Rows:

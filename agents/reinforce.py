@@ -4,6 +4,7 @@ Play a batch of episodes, weigh the log-probability of each look by how much bet
 expected comes from a critic of each step's observation, or, when an image is shown M > 1 times, from its other episodes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,14 +101,15 @@ class Reinforce:
 
     def update(self, world: World) -> dict[str, Tensor]:
         """Play one batch of episodes and take one gradient step. What it tells stays on the device."""
-        rollout = collect(self, world)
-        returns = losses.discounted_returns(rollout.rewards, self.config.discount)
-        seen = self.body.unroll(rollout.observations)  # [B, T, F]
-        values = self.critic(seen.detach())  # [B, T]; what the policy remembers is for choosing looks, not for guessing returns
-        advantages = returns - self._expected(returns, values, world.repeats)
-        if self.config.standardise:
-            advantages = losses.standardise(advantages)
-        policy_loss = self.policy_loss(seen, rollout.actions, advantages)
+        with self._keeping():
+            rollout = collect(self, world)
+            returns = losses.discounted_returns(rollout.rewards, self.config.discount)
+            seen = self.body.unroll(rollout.observations)  # [B, T, F]
+            values = self.critic(seen.detach())  # [B, T]; what the policy remembers is for choosing looks, not for guessing returns
+            advantages = returns - self._expected(returns, values, world.repeats)
+            if self.config.standardise:
+                advantages = losses.standardise(advantages)
+            policy_loss = self.policy_loss(seen, rollout.actions, advantages)
         value_loss = losses.value_loss(values, returns)
         self.schedule(world.progress)
         self.optimizer.zero_grad()
@@ -124,6 +126,11 @@ class Reinforce:
     def policy_loss(self, seen: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
         """The surrogate whose gradient is minus the policy gradient: features [B, T, F], actions [B, T, ...], advantages [B, T]."""
         return losses.policy_gradient_loss(self.policy.log_prob(seen, actions), advantages)
+
+    def _keeping(self) -> AbstractContextManager[None]:
+        """The passes that choose looks, kept for their gradient: where `act` shows the policy what `update` shows it."""
+        same = type(self).act is Reinforce.act and not self.body.recurrent  # an LSTM rounds otherwise step by step
+        return self.policy.net.keeping() if same else nullcontext()
 
     def _expected(self, returns: Tensor, values: Tensor, repeats: int) -> Tensor:
         choice = self.config.baseline

@@ -97,23 +97,25 @@ def tanh(inputs: Tensor, out: Tensor) -> Tensor:
     return torch.tanh(inputs, out=out)
 
 
-def layer(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """`affine` with its graph. Its ReLU leaves NaN as it is."""
-    outputs: Tensor = _Layer.apply(inputs, weight, bias, relu)  # type: ignore[no-untyped-call]
+def layer(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool = False, known: Tensor | None = None) -> Tensor:
+    """`affine` with its graph. Its ReLU leaves NaN as it is. What it puts out is not computed where that is `known` [N, O]."""
+    outputs: Tensor = _Layer.apply(inputs, weight, bias, relu, known)  # type: ignore[no-untyped-call]
     return outputs
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    def forward(inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool, known: Tensor | None) -> Tensor:
         """Outputs [N, O]."""
+        if known is not None:
+            return known.detach()
         outputs = affine(inputs, weight, bias)
         return outputs.relu_() if relu else outputs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep what the gradient needs."""
-        entered, weight, _, relu = inputs
+        entered, weight, _, relu, _ = inputs
         ctx.save_for_backward(entered, weight, output if relu else None)
 
     @staticmethod
@@ -122,7 +124,7 @@ class _Layer(torch.autograd.Function):
         inputs, weight, outputs = ctx.saved_tensors
         if torch.is_grad_enabled():
             into = gradient if outputs is None else gradient * (outputs > 0)
-            return into @ weight, into.T @ inputs, into.sum(dim=0), None
+            return into @ weight, into.T @ inputs, into.sum(dim=0), None, None
         into = gradient if outputs is None else through_relu(gradient, outputs)
         before = product(into, weight) if ctx.needs_input_grad[0] else None
-        return before, product(into.T, inputs), into.sum(dim=0), None
+        return before, product(into.T, inputs), into.sum(dim=0), None, None

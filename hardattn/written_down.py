@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 ops = torch.ops.aten
 SAME = (ops.detach.default, ops.alias.default)  # another name for the same numbers, which only a graph can tell apart
@@ -31,12 +32,12 @@ class WritingDown(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.refused = ""
         self._graph = torch._C.Graph()
-        self._names: dict[int, Any] = {}  # of tensors and generators, by identity
-        self._kept: list[Any] = []  # them, or another could come to have the same identity
+        self._names: Any = WeakIdKeyDictionary()  # of tensors, which live no longer for it: a gradient that others hold is copied
         self._constants: dict[tuple[type, str], Any] = {}
         self._inputs: list[Tensor | torch.Generator] = []  # what was there before
+        self._generators: dict[int, Any] = {}  # their names, by identity
         self._effects: list[Any] = []  # to be done though nothing comes of them: questions, and draws, which move a generator on
-        self._read_as: set[int] = set()  # memory that was read as another type
+        self._read_as: dict[int, Tensor] = {}  # by its address, memory that was read as another type
         self._minds_grad_mode = False
 
     def __torch_dispatch__(
@@ -84,7 +85,7 @@ class WritingDown(TorchDispatchMode):
         for place, wanted in enumerate(schema.arguments):
             value = arguments[place] if place < len(arguments) else keywords.get(wanted.name, wanted.default_value)
             written = wanted.alias_info is not None and wanted.alias_info.is_write
-            if written and self._read_as & {_memory(part) for part in (value if isinstance(value, list | tuple) else [value])}:
+            if written and any(_memory(part) in self._read_as for part in (value if isinstance(value, list | tuple) else [value])):
                 raise Refused("it writes where memory was read as another type")  # the interpreter thinks of them as apart
             given.append(self._value(value, wanted.type))
         if operation is ops._assert_async.msg:
@@ -108,23 +109,22 @@ class WritingDown(TorchDispatchMode):
         return self._graph.insertNode(self._graph.create(kind, given, outputs))
 
     def _name(self, tensor: Tensor, name: Any) -> None:
-        if id(tensor) not in self._names:  # else it was written to in place
-            self._names[id(tensor)] = name
-            self._kept.append(tensor)
+        if tensor not in self._names:  # else it was written to in place
+            self._names[tensor] = name
 
     def _value(self, value: Any, wanted: Any) -> Any:
         """The name of an argument, which the schema wants to be of this type."""
         if wanted is not None and wanted.kind() == "OptionalType" and value is not None:
             wanted = wanted.getElementType()
-        if isinstance(value, Tensor | torch.Generator):
-            if id(value) not in self._names:
-                name = self._graph.addInput()
-                if isinstance(value, torch.Generator):
-                    name.setType(wanted)
-                self._names[id(value)] = name
-                self._kept.append(value)
-                self._inputs.append(value)
-            return self._names[id(value)]
+        if isinstance(value, Tensor):
+            if value not in self._names:
+                self._names[value] = self._input(value)
+            return self._names[value]
+        if isinstance(value, torch.Generator):
+            if id(value) not in self._generators:
+                self._generators[id(value)] = self._input(value)
+                self._generators[id(value)].setType(wanted)
+            return self._generators[id(value)]
         if isinstance(value, list | tuple):
             return self._list(value, wanted)
         kind = None if wanted is None else wanted.kind()
@@ -135,6 +135,10 @@ class WritingDown(TorchDispatchMode):
         elif kind == "NumberType" and isinstance(value, bool):
             value = int(value)
         return self._constant(LAYOUTS.get(value, value) if isinstance(value, torch.memory_format) else value)
+
+    def _input(self, value: Tensor | torch.Generator) -> Any:
+        self._inputs.append(value)
+        return self._graph.addInput()
 
     def _constant(self, value: Any) -> Any:
         key = type(value), repr(value)
@@ -153,7 +157,7 @@ class WritingDown(TorchDispatchMode):
         """`tensor.view(dtype)`, which the interpreter lacks: an empty tensor of that type that is given the other's memory."""
         if tensor.element_size() != told.element_size():
             raise Refused("it reads memory as numbers of another width")
-        self._read_as.add(_memory(told))
+        self._read_as[_memory(told)] = told  # which lives on, or other memory could come to lie there
         nothing = [self._constant(value) for value in ([0], told.dtype, None, None, None, None)]
         empty = self._insert("aten::empty", nothing, 1).output()
         return self._insert("aten::set_", [empty, self._value(tensor, None)], 1).output()

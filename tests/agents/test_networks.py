@@ -151,6 +151,30 @@ def test_rows_in_bf16_are_those_of_the_weights_as_they_are_now() -> None:
     torch.testing.assert_close(policy.mean(observation).detach(), after, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_passes_that_are_kept_are_not_made_again(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fused():
+        pytest.skip("this torch has no layer in one call")
+    monkeypatch.setattr("hardattn.envs.products.quick_in_float32", lambda: True)
+    policy = GaussianPolicy(20, PLANE, 32, 0.5, generator(), start=1.0)
+    observations = torch.randn(5, 3, 20, generator=generator()).to(dtype)
+    wanted = policy.mean(observations)
+    wanted.square().sum().backward()
+    gradients = [weight.grad for weight in policy.parameters()]
+    policy.zero_grad(set_to_none=True)
+    with policy.net.keeping():
+        with torch.no_grad():
+            means = torch.stack([policy.mean(seen) for seen in observations.unbind(dim=1)], dim=1)
+            policy.net[2].bias += 1  # type: ignore[index, operator, union-attr]  # which a pass made again would show
+        mean = policy.mean(observations)
+        assert torch.equal(mean, means) and not torch.equal(policy.mean(observations[:, :2]), means[:, :2])
+    assert not torch.equal(policy.mean(observations), means)
+    torch.testing.assert_close(mean, wanted, atol=0.02, rtol=0)
+    mean.square().sum().backward()
+    for weight, other in zip(policy.parameters(), gradients, strict=True):
+        torch.testing.assert_close(weight.grad, other, atol=0.1, rtol=0.05)
+
+
 def test_a_critic_of_bf16_is_that_of_float32_but_for_rounding() -> None:
     critic = Critic(4)
     with torch.no_grad():

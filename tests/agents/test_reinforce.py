@@ -9,10 +9,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hardattn.agents import losses
+from hardattn.agents import losses, networks
 from hardattn.agents.base import collect
 from hardattn.agents.reinforce import Reinforce, ReinforceConfig
 from hardattn.envs.errors import UsageError
+from hardattn.envs.products import layer
 from hardattn.envs.world import Counts, Step
 from hardattn.testing import small_world
 
@@ -179,3 +180,26 @@ def test_it_learns_from_observations_in_bf16() -> None:
     assert all(bool(number.isfinite()) for number in told.values())
     changed = [not torch.equal(old, new) for old, new in zip(before, agent.parameters, strict=True)]
     assert sum(changed) >= len(changed) - 1  # a critic's bias may be right as it is
+
+
+class Twice(Reinforce):
+    """Shows its policy something else, before it shows it what there is."""
+
+    def act(self, observation: Tensor, memory: Any, greedy: bool = False) -> tuple[Tensor, Any]:
+        super().act(observation * 0, memory, greedy)
+        return super().act(observation, memory, greedy)
+
+
+def test_what_chose_a_look_is_kept_for_its_gradient_unless_a_subclass_acts_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[bool] = []
+
+    def noting(*arguments: Any, **settings: Any) -> Tensor:
+        known.append(settings["known"] is not None)
+        return layer(*arguments, **settings)
+
+    monkeypatch.setattr(networks, "layer", noting)
+    world = small_world(precision="bf16", observes_bf16=True)
+    for kind, kept in ((Reinforce, True), (Twice, False)):
+        known.clear()
+        kind(world.observation_space, world.action_space).update(world)
+        assert known == [kept, kept]

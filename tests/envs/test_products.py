@@ -113,6 +113,20 @@ def test_a_layers_gradient_is_autograds(dtype: torch.dtype, relu: bool, onednn: 
             torch.testing.assert_close(mine.grad, autograds.grad, atol=apart, rtol=apart)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_a_layer_is_known_to_put_out_has_its_gradient(dtype: torch.dtype, relu: bool, onednn: bool) -> None:
+    plain, told = leaves(dtype), leaves(dtype)
+    outputs = layer(*plain, relu=relu)
+    again = layer(*told, relu=relu, known=outputs.detach())
+    assert torch.equal(again, outputs)
+    for made in (outputs, again):
+        made.square().sum().backward()
+    for mine, other in zip(plain, told, strict=True):
+        assert mine.grad is not None and torch.equal(mine.grad, other.grad)
+    assert bool((layer(*told, known=torch.full_like(outputs, 7)) == 7).all())  # and is not computed
+
+
 def test_a_layers_gradient_has_a_gradient(onednn: bool) -> None:
     second = []
     for made in (layer, torchs_layer):

@@ -1,5 +1,6 @@
 """What is recorded and replayed equals what runs from Python, to the bit: on a CPU, and where there is one on a CUDA GPU."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hardattn.envs.errors import HardattnError
 from hardattn.experiment import build
 from hardattn.recorded import WARM_UP, Recorded, own_stream
 from hardattn.train import Trainer, train
+from hardattn.written_down import WritingDown
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"))
 DEVICES = pytest.mark.parametrize("device", ["cpu", GPU])
@@ -125,6 +127,20 @@ def test_a_replay_repeats_what_was_done_and_nothing_that_python_decided() -> Non
     assert len(rounds) == WARM_UP + 1
     told = recorded()
     assert (float(told["sum"]), told["rounds"], told["same"]) == (2 * (WARM_UP + 3), WARM_UP + 1, 2.5)
+
+
+def test_what_an_update_forgets_is_not_kept_alive_while_it_is_recorded() -> None:
+    numbers, total = torch.ones(3), torch.zeros(3)
+    with WritingDown() as writing:
+        forgotten = weakref.ref(numbers * 2)
+        assert forgotten() is None  # else a gradient would be copied, as one that others hold
+        for step in range(9):  # what comes to lie where this lay is not taken for it
+            total = total + (numbers + step)
+        told = {"total": total.sum()}
+    program = writing.program(told)
+    assert program
+    numbers.add_(1)
+    assert (float(told["total"]), float(program()["total"])) == (3 * (9 + 36), 3 * (18 + 36))
 
 
 def test_bits_read_as_another_type_are_still_the_same_memory() -> None:
