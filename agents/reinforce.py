@@ -6,7 +6,7 @@ expected comes from a critic of each step's observation, or, when an image is sh
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hardattn.agents import losses
 from hardattn.agents.base import collect
-from hardattn.agents.networks import START, Critic, make_policy
+from hardattn.agents.networks import START, Critic, Policy, make_policy
 from hardattn.agents.rates import set_rate
 from hardattn.agents.recurrent import Memory, make_body
 from hardattn.envs.errors import UsageError, more_than_zero, zero_to_one
@@ -129,7 +129,8 @@ class Reinforce:
 
     def _keeping(self) -> AbstractContextManager[None]:
         """The passes that choose looks, kept for their gradient: where `act` shows the policy what `update` shows it."""
-        same = type(self).act is Reinforce.act and not self.body.recurrent  # an LSTM rounds otherwise step by step
+        ours = type(self).act is Reinforce.act and type(self.policy) in get_args(Policy)
+        same = ours and not self.body.recurrent  # an LSTM rounds otherwise step by step
         return self.policy.net.keeping() if same else nullcontext()
 
     def _expected(self, returns: Tensor, values: Tensor, repeats: int) -> Tensor:
