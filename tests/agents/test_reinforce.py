@@ -190,6 +190,14 @@ class Twice(Reinforce):
         return super().act(observation, memory, greedy)
 
 
+class Otherwise(Reinforce):
+    """Has a policy of its own."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.policy.__class__ = type("Policy", (networks.GaussianPolicy,), {})
+
+
 def test_what_chose_a_look_is_kept_for_its_gradient_unless_a_subclass_acts_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     known: list[bool] = []
 
@@ -199,7 +207,7 @@ def test_what_chose_a_look_is_kept_for_its_gradient_unless_a_subclass_acts_other
 
     monkeypatch.setattr(networks, "layer", noting)
     world = small_world(precision="bf16", observes_bf16=True)
-    for kind, kept in ((Reinforce, True), (Twice, False)):
+    for kind, kept in ((Reinforce, True), (Twice, False), (Otherwise, False)):
         known.clear()
         kind(world.observation_space, world.action_space).update(world)
         assert known == [kept, kept]
